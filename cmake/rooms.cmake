@@ -1,0 +1,25 @@
+# A room is one object library. quern_room(NAME sources...) makes quern_NAME; the flags that all
+# rooms share live in quern_flags, so a file's flags are these plus what its suffix (_avx2 …) adds.
+add_library(quern_flags INTERFACE)
+target_include_directories(quern_flags INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+target_compile_definitions(quern_flags INTERFACE _GNU_SOURCE QN_BUILDING)
+target_compile_options(quern_flags INTERFACE
+  -Wall -Wextra -Wshadow -Wconversion -Wvla -Wstrict-prototypes -Wmissing-prototypes
+  -ffp-contract=off -fno-math-errno $<$<CONFIG:Release>:-O3>)
+if(QUERN_WERROR)
+  target_compile_options(quern_flags INTERFACE -Werror)
+endif()
+if(QUERN_SANITIZE)
+  target_compile_options(quern_flags INTERFACE -fsanitize=${QUERN_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all)
+  target_link_options(quern_flags INTERFACE -fsanitize=${QUERN_SANITIZE})
+endif()
+target_link_libraries(quern_flags INTERFACE PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::PNG
+  PkgConfig::JPEG PkgConfig::WEBP Threads::Threads m)
+
+set(QUERN_ROOMS "" CACHE INTERNAL "")
+function(quern_room name)
+  add_library(quern_${name} OBJECT ${ARGN})
+  target_link_libraries(quern_${name} PUBLIC quern_flags)
+  set(QUERN_ROOMS ${QUERN_ROOMS} ${name} CACHE INTERNAL "")
+endfunction()

@@ -1,0 +1,29 @@
+// Two signals, one flag.
+#include "base/interrupt.h"
+
+#include <signal.h>
+#include <string.h>
+
+static volatile sig_atomic_t flag;
+
+static void on_signal(int number) {
+    (void)number;
+    flag = 1;
+}
+
+void qn_interrupt_install(void) {
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = on_signal;
+    a.sa_flags = (int)SA_RESETHAND; // the second signal ends the program the usual way
+    sigemptyset(&a.sa_mask);
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+
+bool qn_interrupted(void) { return flag != 0; }
+
+void qn_interrupt_reset(void) {
+    flag = 0;
+    qn_interrupt_install();
+}

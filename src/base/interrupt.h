@@ -1,0 +1,11 @@
+// Ctrl-C as a flag that long work looks at.
+#ifndef QN_BASE_INTERRUPT_H
+#define QN_BASE_INTERRUPT_H
+
+#include <stdbool.h>
+
+void qn_interrupt_install(void); // SIGINT and SIGTERM set the flag; a second one kills
+bool qn_interrupted(void);
+void qn_interrupt_reset(void);
+
+#endif
