@@ -1,0 +1,384 @@
+// Statistics and differences. Blocks are measured in parallel and merged in order.
+#include "quant/measure.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/mem.h"
+
+// ---- one tensor ----
+
+// Moments of one short run by plain two-pass sums, then merged (Pébay 2008, pairwise update).
+void qn_stats_add(qn_stats *s, const float *x, size_t n) {
+    enum { RUN = 4096 };
+    for (size_t at = 0; at < n; at += RUN) {
+        size_t len = n - at < RUN ? n - at : RUN;
+        qn_stats r = {.n = len, .min = INFINITY, .max = -INFINITY};
+        double sum = 0;
+        for (size_t i = 0; i < len; i++) {
+            float v = x[at + i];
+            if (!isfinite(v)) {
+                if (r.n_nonfinite++ == 0) r.first_nonfinite = i;
+                continue;
+            }
+            r.n_zero += v == 0;
+            if (v < r.min) r.min = v;
+            if (v > r.max) r.max = v;
+            sum += v;
+        }
+        double count = (double)(r.n - r.n_nonfinite);
+        r.mean = count > 0 ? sum / count : 0;
+        for (size_t i = 0; i < len; i++) {
+            if (!isfinite(x[at + i])) continue;
+            double d = x[at + i] - r.mean, d2 = d * d;
+            r.m2 += d2;
+            r.m3 += d2 * d;
+            r.m4 += d2 * d2;
+        }
+        qn_stats_merge(s, &r);
+    }
+}
+
+void qn_stats_merge(qn_stats *s, const qn_stats *b) {
+    if (b->n == 0) return;
+    if (s->n == 0) {
+        *s = *b;
+        return;
+    }
+    if (b->n_nonfinite && !s->n_nonfinite) s->first_nonfinite = s->n + b->first_nonfinite;
+    double na = (double)(s->n - s->n_nonfinite), nb = (double)(b->n - b->n_nonfinite);
+    s->n += b->n;
+    s->n_nonfinite += b->n_nonfinite;
+    s->n_zero += b->n_zero;
+    if (nb == 0) return;
+    if (b->min < s->min) s->min = b->min;
+    if (b->max > s->max) s->max = b->max;
+    double n = na + nb, d = b->mean - s->mean, d2 = d * d;
+    double m4 = s->m4 + b->m4 + d2 * d2 * na * nb * (na * na - na * nb + nb * nb) / (n * n * n) +
+                6 * d2 * (na * na * b->m2 + nb * nb * s->m2) / (n * n) +
+                4 * d * (na * b->m3 - nb * s->m3) / n;
+    double m3 = s->m3 + b->m3 + d2 * d * na * nb * (na - nb) / (n * n) +
+                3 * d * (na * b->m2 - nb * s->m2) / n;
+    s->m2 += b->m2 + d2 * na * nb / n;
+    s->m3 = m3;
+    s->m4 = m4;
+    s->mean += d * nb / n;
+}
+
+static double finite_count(const qn_stats *s) { return (double)(s->n - s->n_nonfinite); }
+
+double qn_stats_std(const qn_stats *s) {
+    double n = finite_count(s);
+    return n > 0 ? sqrt(s->m2 / n) : 0;
+}
+
+double qn_stats_kurtosis(const qn_stats *s) {
+    return s->m2 > 0 ? s->m4 * finite_count(s) / (s->m2 * s->m2) : 0;
+}
+
+void qn_stats_to_json(const qn_stats *s, json_t *o) {
+    bool any = finite_count(s) > 0;
+    json_object_set_new(o, "min", any ? qn_json_number(s->min) : json_null());
+    json_object_set_new(o, "max", any ? qn_json_number(s->max) : json_null());
+    json_object_set_new(o, "mean", any ? qn_json_number(s->mean) : json_null());
+    json_object_set_new(o, "std", any ? qn_json_number(qn_stats_std(s)) : json_null());
+    json_object_set_new(o, "nonfinite", json_integer((json_int_t)s->n_nonfinite));
+}
+
+// ---- two tensors ----
+
+static bool same_bits(float a, float b) { return memcmp(&a, &b, sizeof a) == 0; }
+
+void qn_diff_add(qn_diff *d, const float *a, const float *b, size_t n) {
+    double dot = 0, aa = 0, bb = 0, ee = 0, abs_sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!d->any_differs && !same_bits(a[i], b[i])) {
+            d->any_differs = true;
+            d->first = d->n + i;
+        }
+        if (!isfinite(a[i]) || !isfinite(b[i])) {
+            d->n_skipped++;
+            continue;
+        }
+        double x = a[i], y = b[i], e = fabs(x - y);
+        dot += x * y;
+        aa += x * x;
+        bb += y * y;
+        ee += e * e;
+        abs_sum += e;
+        if (e > d->max_abs) d->max_abs = e, d->at_max = d->n + i;
+        if (y != 0 && e / fabs(y) > d->max_rel) d->max_rel = e / fabs(y);
+    }
+    d->n += n;
+    d->dot += dot;
+    d->aa += aa;
+    d->bb += bb;
+    d->ee += ee;
+    d->abs_sum += abs_sum;
+}
+
+void qn_diff_merge(qn_diff *d, const qn_diff *b) {
+    if (!d->any_differs && b->any_differs) {
+        d->any_differs = true;
+        d->first = d->n + b->first;
+    }
+    if (b->max_abs > d->max_abs) d->max_abs = b->max_abs, d->at_max = d->n + b->at_max;
+    if (b->max_rel > d->max_rel) d->max_rel = b->max_rel;
+    d->n += b->n;
+    d->n_skipped += b->n_skipped;
+    d->dot += b->dot;
+    d->aa += b->aa;
+    d->bb += b->bb;
+    d->ee += b->ee;
+    d->abs_sum += b->abs_sum;
+}
+
+double qn_diff_cosine(const qn_diff *d) {
+    if (d->aa == 0 && d->bb == 0) return 1;
+    if (d->aa == 0 || d->bb == 0) return 0;
+    double c = d->dot / (sqrt(d->aa) * sqrt(d->bb));
+    return c > 1 ? 1 : c < -1 ? -1 : c;
+}
+
+double qn_diff_mse(const qn_diff *d) {
+    uint64_t n = d->n - d->n_skipped;
+    return n ? d->ee / (double)n : 0;
+}
+
+double qn_diff_rel_rms(const qn_diff *d) {
+    if (d->ee == 0) return 0;
+    return d->bb > 0 ? sqrt(d->ee / d->bb) : INFINITY;
+}
+
+// ---- matrices, streamed ----
+
+// Rows per block: about 1 MiB of floats. Fixed by the shape alone.
+static size_t block_rows(size_t rows, size_t cols) {
+    size_t n = ((size_t)1 << 18) / (cols ? cols : 1);
+    if (n < 1) n = 1;
+    return n < rows ? n : rows ? rows : 1;
+}
+
+typedef struct walk {
+    qn_rows_fn rows_of;
+    void *user;
+    size_t rows, cols, block, n_blocks;
+    float **buffer;          // one per thread
+    qn_matrix_stats *stats;  // one per block
+    unsigned char **nonzero; // one per thread: columns in which something was not zero
+    const double *x;         // operator norm: input vector [cols]
+    double *y;               // [rows]
+    double **z;              // per block of a wave: W^T y of it [cols]
+    size_t first_block;      // of the wave
+    qn_err *errs;            // one per thread
+} walk;
+
+static bool walk_init(walk *w, qn_pool *pool, qn_err *err) {
+    int threads = qn_pool_threads(pool);
+    w->block = block_rows(w->rows, w->cols);
+    w->n_blocks = (w->rows + w->block - 1) / w->block;
+    w->buffer = QN_NEW_ARRAY(float *, (size_t)threads);
+    w->errs = QN_NEW_ARRAY(qn_err, (size_t)threads);
+    for (int i = 0; i < threads; i++) {
+        w->buffer[i] = qn_big_alloc(w->block * w->cols * sizeof(float), "measuring", err);
+        if (!w->buffer[i]) return false;
+    }
+    return true;
+}
+
+static void walk_done(walk *w, qn_pool *pool) {
+    for (int i = 0; w->buffer && i < qn_pool_threads(pool); i++)
+        qn_big_free(w->buffer[i], w->block * w->cols * sizeof(float));
+    free(w->buffer);
+    free(w->errs);
+}
+
+static bool first_error(const walk *w, qn_pool *pool, qn_err *err) {
+    for (int i = 0; i < qn_pool_threads(pool); i++)
+        if (w->errs[i].code) {
+            if (err) *err = w->errs[i];
+            return true;
+        }
+    return false;
+}
+
+static bool fetch(walk *w, size_t b, int thread, size_t *row0, size_t *n) {
+    *row0 = b * w->block;
+    *n = w->rows - *row0 < w->block ? w->rows - *row0 : w->block;
+    if (w->errs[thread].code) return false;
+    return w->rows_of(w->user, *row0, *n, w->buffer[thread], &w->errs[thread]);
+}
+
+static void measure_block(void *ctx, size_t b, int thread) {
+    walk *w = ctx;
+    size_t row0, n;
+    if (!fetch(w, b, thread, &row0, &n)) return;
+    const float *x = w->buffer[thread];
+    qn_stats_add(&w->stats[b].all, x, n * w->cols);
+    for (size_t r = 0; r < n; r++) {
+        bool any = false;
+        for (size_t c = 0; c < w->cols; c++) {
+            bool set = x[r * w->cols + c] != 0;
+            any |= set;
+            w->nonzero[thread][c] |= set;
+        }
+        w->stats[b].zero_rows += !any;
+    }
+}
+
+bool qn_measure_matrix(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t rows, size_t cols,
+                       qn_matrix_stats *out, qn_err *err) {
+    int threads = qn_pool_threads(pool);
+    walk w = {.rows_of = rows_of, .user = user, .rows = rows, .cols = cols};
+    *out = (qn_matrix_stats){0};
+    bool ok = walk_init(&w, pool, err);
+    w.stats = QN_NEW_ARRAY(qn_matrix_stats, w.n_blocks);
+    w.nonzero = QN_NEW_ARRAY(unsigned char *, (size_t)threads);
+    for (int i = 0; i < threads; i++) w.nonzero[i] = QN_NEW_ARRAY(unsigned char, cols);
+    if (ok) qn_pool_run(pool, w.n_blocks, measure_block, &w);
+    ok = ok && !first_error(&w, pool, err);
+    for (size_t b = 0; ok && b < w.n_blocks; b++) {
+        qn_stats_merge(&out->all, &w.stats[b].all);
+        out->zero_rows += w.stats[b].zero_rows;
+    }
+    for (size_t c = 0; ok && c < cols; c++) {
+        bool any = false;
+        for (int i = 0; i < threads; i++) any |= w.nonzero[i][c];
+        out->zero_cols += !any;
+    }
+    for (int i = 0; i < threads; i++) free(w.nonzero[i]);
+    free(w.nonzero);
+    free(w.stats);
+    walk_done(&w, pool);
+    return ok;
+}
+
+#define WAVE 16 // blocks whose W^T y are kept apart before they are added in order
+
+static void norm_block(void *ctx, size_t i, int thread) {
+    walk *w = ctx;
+    size_t row0, n;
+    double *z = w->z[i];
+    memset(z, 0, w->cols * sizeof *z);
+    if (!fetch(w, w->first_block + i, thread, &row0, &n)) return;
+    for (size_t r = 0; r < n; r++) {
+        const float *row = w->buffer[thread] + r * w->cols;
+        double y = 0;
+        for (size_t c = 0; c < w->cols; c++) y += isfinite(row[c]) ? row[c] * w->x[c] : 0;
+        w->y[row0 + r] = y;
+        for (size_t c = 0; c < w->cols; c++) z[c] += isfinite(row[c]) ? row[c] * y : 0;
+    }
+}
+
+static double norm2(const double *x, size_t n) {
+    double s = 0;
+    for (size_t i = 0; i < n; i++) s += x[i] * x[i];
+    return sqrt(s);
+}
+
+// One step: next = W^T (W x), ‖W x‖ returned.
+static double norm_step(walk *w, qn_pool *pool, double *next) {
+    memset(next, 0, w->cols * sizeof *next);
+    for (w->first_block = 0; w->first_block < w->n_blocks; w->first_block += WAVE) {
+        size_t n = w->n_blocks - w->first_block < WAVE ? w->n_blocks - w->first_block : WAVE;
+        qn_pool_run(pool, n, norm_block, w);
+        for (size_t i = 0; i < n; i++)
+            for (size_t c = 0; c < w->cols; c++) next[c] += w->z[i][c];
+    }
+    return norm2(w->y, w->rows);
+}
+
+bool qn_operator_norm(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t rows, size_t cols,
+                      int max_iterations, double *norm, double *tolerance, qn_err *err) {
+    walk w = {.rows_of = rows_of, .user = user, .rows = rows, .cols = cols};
+    bool ok = walk_init(&w, pool, err);
+    double *x = QN_NEW_ARRAY(double, cols), *next = QN_NEW_ARRAY(double, cols);
+    double *z = QN_NEW_ARRAY(double, WAVE * cols), *waves[WAVE];
+    for (size_t i = 0; i < WAVE; i++) waves[i] = z + i * cols;
+    w.y = QN_NEW_ARRAY(double, rows);
+    w.z = waves;
+    w.x = x;
+    for (size_t c = 0; c < cols; c++) x[c] = 1 + 0.5 * sin((double)(c + 1)); // no symmetry to miss
+    double scale = norm2(x, cols), last = 0;
+    *norm = 0;
+    *tolerance = 1;
+    for (size_t c = 0; c < cols && scale > 0; c++) x[c] /= scale;
+    for (int i = 0; ok && i < max_iterations && *tolerance > 1e-4; i++) {
+        *norm = norm_step(&w, pool, next);
+        ok = !first_error(&w, pool, err);
+        *tolerance = *norm > 0 ? fabs(*norm - last) / *norm : 0;
+        last = *norm;
+        double length = norm2(next, cols);
+        for (size_t c = 0; c < cols; c++) x[c] = length > 0 ? next[c] / length : 0;
+    }
+    free(x);
+    free(next);
+    free(z);
+    free(w.y);
+    walk_done(&w, pool);
+    return ok;
+}
+
+// ---- logits ----
+
+void qn_log_softmax(const float *logits, size_t n, double *out) {
+    double max = -INFINITY, sum = 0;
+    for (size_t i = 0; i < n; i++)
+        if (logits[i] > max) max = logits[i];
+    for (size_t i = 0; i < n; i++) sum += exp(logits[i] - max);
+    double log_sum = max + log(sum);
+    for (size_t i = 0; i < n; i++) out[i] = logits[i] - log_sum;
+}
+
+double qn_kl(const double *log_p, const double *log_q, size_t n) {
+    double kl = 0;
+    for (size_t i = 0; i < n; i++) {
+        double p = exp(log_p[i]);
+        if (p > 0) kl += p * (log_p[i] - log_q[i]);
+    }
+    return kl > 0 ? kl : 0;
+}
+
+// The k largest in falling order, lower index first on ties; k is small.
+static void top(const float *x, size_t n, size_t k, size_t *best) {
+    size_t have = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (have == k && !(x[i] > x[best[k - 1]])) continue;
+        size_t at = have < k ? have++ : k - 1;
+        while (at > 0 && x[i] > x[best[at - 1]]) best[at] = best[at - 1], at--;
+        best[at] = i;
+    }
+}
+
+double qn_topk_agreement(const float *a, const float *b, size_t n, size_t k) {
+    size_t best_a[64], best_b[64], common = 0;
+    if (k > 64) k = 64;
+    if (k > n) k = n;
+    if (k == 0) return 1;
+    top(a, n, k, best_a);
+    top(b, n, k, best_b);
+    for (size_t i = 0; i < k; i++)
+        for (size_t j = 0; j < k; j++) common += best_a[i] == best_b[j];
+    return (double)common / (double)k;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void qn_summarize(double *x, size_t n, qn_summary *out) {
+    *out = (qn_summary){.n = n};
+    if (n == 0) return;
+    double sum = 0, m2 = 0;
+    for (size_t i = 0; i < n; i++) sum += x[i];
+    out->mean = sum / (double)n;
+    for (size_t i = 0; i < n; i++) m2 += (x[i] - out->mean) * (x[i] - out->mean);
+    if (n > 1) out->std_error = sqrt(m2 / (double)(n - 1) / (double)n);
+    qsort(x, n, sizeof *x, by_value);
+    out->median = n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
+    out->p99 = x[(size_t)ceil(0.99 * (double)n) - 1];
+    out->max = x[n - 1];
+}

@@ -1,0 +1,70 @@
+// Figures about numbers: statistics of one tensor, differences between two. Everything is summed in
+// double, block by block in order, so a figure does not depend on the thread count.
+#ifndef QN_QUANT_MEASURE_H
+#define QN_QUANT_MEASURE_H
+
+#include <jansson.h>
+
+#include "base/pool.h"
+#include "quern.h"
+
+// Of the finite values; counts say how many were not. {0} is empty.
+typedef struct qn_stats {
+    uint64_t n, n_nonfinite, first_nonfinite; // first: element index, meaningful if n_nonfinite
+    uint64_t n_zero;
+    double min, max;
+    double mean, m2, m3, m4; // running central moments (Pébay 2008): m2 = sum (x - mean)^2 …
+} qn_stats;
+void qn_stats_add(qn_stats *s, const float *x, size_t n); // appends: indices continue
+void qn_stats_merge(qn_stats *s, const qn_stats *next);   // next follows s in element order
+double qn_stats_std(const qn_stats *s);      // population standard deviation
+double qn_stats_kurtosis(const qn_stats *s); // m4 n / m2^2; 3 for a Gaussian, 0 when undefined
+
+// a against b (b is the reference). {0} is empty.
+typedef struct qn_diff {
+    uint64_t n, n_skipped; // skipped: either value not finite
+    double dot, aa, bb, ee, abs_sum, max_abs, max_rel;
+    uint64_t first, at_max; // first differing element (bits; meaningful if any_differs), worst one
+    bool any_differs;
+} qn_diff;
+void qn_diff_add(qn_diff *d, const float *a, const float *b, size_t n);
+void qn_diff_merge(qn_diff *d, const qn_diff *next);
+double qn_diff_cosine(const qn_diff *d);  // 1 when both are all zero, 0 when one is
+double qn_diff_mse(const qn_diff *d);
+double qn_diff_rel_rms(const qn_diff *d); // ‖a − b‖ / ‖b‖; inf when only b is zero
+
+// Rows of a matrix on demand: fills out with rows row0 … row0 + n - 1, cols floats each. Called
+// from several threads at once.
+typedef bool (*qn_rows_fn)(void *user, size_t row0, size_t n, float *out, qn_err *err);
+
+// Statistics of a matrix streamed in blocks of rows over the pool; also zero rows and columns when
+// the pointers are given. Memory: one block per thread.
+typedef struct qn_matrix_stats {
+    qn_stats all;
+    size_t zero_rows, zero_cols;
+} qn_matrix_stats;
+bool qn_measure_matrix(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t rows, size_t cols,
+                       qn_matrix_stats *out, qn_err *err);
+
+// Largest singular value by power iteration on W^T W from a fixed start, at most max_iterations;
+// *tolerance gets the relative change of the last step. Values that are not finite count as 0.
+bool qn_operator_norm(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t rows, size_t cols,
+                      int max_iterations, double *norm, double *tolerance, qn_err *err);
+
+// Logits: log-softmax in double over n values, in place into out.
+void qn_log_softmax(const float *logits, size_t n, double *out);
+double qn_kl(const double *log_p, const double *log_q, size_t n); // KL(p ‖ q)
+// How many of a's k largest are among b's k largest, as a share (ties: lower index first).
+double qn_topk_agreement(const float *a, const float *b, size_t n, size_t k);
+
+// Mean, median, percentile and standard error of the mean of a sample (sorted in place).
+typedef struct qn_summary {
+    size_t n;
+    double mean, std_error, median, p99, max;
+} qn_summary;
+void qn_summarize(double *x, size_t n, qn_summary *out);
+
+// Adds min, max, mean, std, nonfinite to a JSON object.
+void qn_stats_to_json(const qn_stats *s, json_t *object);
+
+#endif
