@@ -1,0 +1,140 @@
+// Statistics and differences against closed forms and against themselves in other block splits.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "quant/measure.h"
+
+static void near(double a, double b, double tolerance) {
+    if (!(fabs(a - b) <= tolerance)) fail_msg("%.17g is not %.17g", a, b);
+}
+
+static void stats_of_known_numbers(void **state) {
+    (void)state;
+    const float x[] = {1, 2, 3, 4, NAN, 0, INFINITY};
+    qn_stats s = {0};
+    qn_stats_add(&s, x, 7);
+    assert_int_equal(s.n_nonfinite, 2);
+    assert_int_equal(s.first_nonfinite, 4);
+    assert_int_equal(s.n_zero, 1);
+    near(s.mean, 2, 1e-15);
+    near(qn_stats_std(&s), sqrt(2), 1e-15);
+    near(qn_stats_kurtosis(&s), 1.7, 1e-12); // five equally spaced points
+    near(s.min, 0, 0);
+    near(s.max, 4, 0);
+}
+
+static void stats_do_not_depend_on_blocks(void **state) {
+    (void)state;
+    enum { N = 20000 };
+    float *x = malloc(N * sizeof *x);
+    for (size_t i = 0; i < N; i++) x[i] = (float)qn_rng_normal(1, 2, i) + 3;
+    x[7777] = NAN;
+    qn_stats whole = {0}, parts = {0};
+    qn_stats_add(&whole, x, N);
+    for (size_t at = 0; at < N;) {
+        size_t n = 1 + at % 777;
+        if (n > N - at) n = N - at;
+        qn_stats one = {0};
+        qn_stats_add(&one, x + at, n);
+        qn_stats_merge(&parts, &one);
+        at += n;
+    }
+    near(parts.mean, whole.mean, 1e-12);
+    near(qn_stats_std(&parts), qn_stats_std(&whole), 1e-12);
+    near(qn_stats_kurtosis(&parts), qn_stats_kurtosis(&whole), 1e-9);
+    near(qn_stats_kurtosis(&whole), 3, 0.2);
+    assert_int_equal(parts.first_nonfinite, 7777);
+    free(x);
+}
+
+static void differences(void **state) {
+    (void)state;
+    const float a[] = {1, 0, 3, 4}, b[] = {1, 0, -3, 2};
+    qn_diff d = {0}, left = {0}, right = {0};
+    qn_diff_add(&d, a, b, 4);
+    qn_diff_add(&left, a, b, 2);
+    qn_diff_add(&right, a + 2, b + 2, 2);
+    qn_diff_merge(&left, &right);
+    assert_memory_equal(&d, &left, sizeof d);
+    assert_true(d.any_differs);
+    assert_int_equal(d.first, 2);
+    near(d.max_abs, 6, 0);
+    assert_int_equal(d.at_max, 2);
+    near(qn_diff_cosine(&d), (1 - 9 + 8) / sqrt(26 * 14), 1e-15);
+    near(qn_diff_mse(&d), 10, 1e-15);
+    const float zero[2] = {0};
+    qn_diff z = {0};
+    qn_diff_add(&z, zero, zero, 2);
+    near(qn_diff_cosine(&z), 1, 0);
+}
+
+typedef struct outer {
+    size_t cols;
+    double scale;
+} outer;
+
+// Rank one: scale * u v^T with u_r = 1 + r % 3, v_c = 1 if c even.
+static bool outer_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+    (void)err;
+    outer *o = user;
+    for (size_t r = 0; r < n; r++)
+        for (size_t c = 0; c < o->cols; c++)
+            out[r * o->cols + c] = c % 2 ? 0 : (float)(o->scale * (double)(1 + (row0 + r) % 3));
+    return true;
+}
+
+static void matrix_figures(void **state) {
+    (void)state;
+    outer o = {500, 0.5};
+    enum { ROWS = 3000 };
+    double expected = 0.5 * sqrt(ROWS / 3.0 * (1 + 4 + 9)) * sqrt(250);
+    for (int threads = 1; threads <= 3; threads += 2) {
+        qn_pool *p = qn_pool_new(threads, NULL);
+        qn_matrix_stats m;
+        assert_true(qn_measure_matrix(p, outer_rows, &o, ROWS, o.cols, &m, NULL));
+        assert_int_equal(m.zero_cols, 250);
+        assert_int_equal(m.zero_rows, 0);
+        near(m.all.mean, 0.5, 1e-12);
+        double norm, tolerance;
+        assert_true(qn_operator_norm(p, outer_rows, &o, ROWS, o.cols, 50, &norm, &tolerance, NULL));
+        near(norm, expected, 1e-3 * expected);
+        qn_pool_free(p);
+    }
+}
+
+static void logits(void **state) {
+    (void)state;
+    const float p[] = {0, 1, 2, 3}, q[] = {3, 2, 1, 0};
+    double lp[4], lq[4];
+    qn_log_softmax(p, 4, lp);
+    qn_log_softmax(q, 4, lq);
+    near(qn_kl(lp, lp, 4), 0, 0);
+    double sum = 0, by_hand = 0;
+    for (int i = 0; i < 4; i++) sum += exp(lp[i]), by_hand += exp(lp[i]) * (p[i] - q[i]);
+    near(sum, 1, 1e-14);
+    near(qn_kl(lp, lq, 4), by_hand, 1e-14); // equal normalisers cancel
+    near(qn_topk_agreement(p, q, 4, 1), 0, 0);
+    near(qn_topk_agreement(p, q, 4, 4), 1, 0);
+    double x[] = {3, 1, 2};
+    qn_summary s;
+    qn_summarize(x, 3, &s);
+    near(s.mean, 2, 0);
+    near(s.median, 2, 0);
+    near(s.max, 3, 0);
+    near(s.std_error, 1 / sqrt(3), 1e-15);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(stats_of_known_numbers), cmocka_unit_test(stats_do_not_depend_on_blocks),
+        cmocka_unit_test(differences),            cmocka_unit_test(matrix_figures),
+        cmocka_unit_test(logits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
