@@ -1,12 +1,10 @@
-# Every library quern stands on, found in one place.
+# Every library quern stands on, found in one place. A library's name here is its pkg-config
+# module; quern.pc and the CMake package name the same ones.
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
-pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
-pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
-pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
-pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)
-pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
-pkg_check_modules(WEBP REQUIRED IMPORTED_TARGET libwebp)
+set(QUERN_PC_MODULES jansson libpcre2-8 libpng libjpeg libwebp)
+pkg_check_modules(QUERN_LIBRARIES REQUIRED IMPORTED_TARGET ${QUERN_PC_MODULES})
+pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit) # the program's line editor
 if(QUERN_TESTS)
   pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
 endif()

@@ -3,9 +3,11 @@
 add_library(quern_flags INTERFACE)
 target_include_directories(quern_flags INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
 target_compile_definitions(quern_flags INTERFACE _GNU_SOURCE QN_BUILDING)
+# -ffp-contract=off: a product and a sum are never fused behind our back, so the order and the
+# rounding of every sum are those that the source spells out, with every compiler.
 target_compile_options(quern_flags INTERFACE
   -Wall -Wextra -Wshadow -Wconversion -Wvla -Wstrict-prototypes -Wmissing-prototypes
-  -ffp-contract=off -fno-math-errno $<$<CONFIG:Release>:-O3>)
+  -ffp-contract=off -fno-math-errno -fstack-protector-strong $<$<CONFIG:Release>:-O3>)
 if(QUERN_WERROR)
   target_compile_options(quern_flags INTERFACE -Werror)
 endif()
@@ -14,12 +16,10 @@ if(QUERN_SANITIZE)
     -fno-sanitize-recover=all)
   target_link_options(quern_flags INTERFACE -fsanitize=${QUERN_SANITIZE})
 endif()
-target_link_libraries(quern_flags INTERFACE PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::PNG
-  PkgConfig::JPEG PkgConfig::WEBP Threads::Threads m)
+target_link_options(quern_flags INTERFACE LINKER:-z,relro,-z,now)
+target_link_libraries(quern_flags INTERFACE PkgConfig::QUERN_LIBRARIES Threads::Threads m)
 
-set(QUERN_ROOMS "" CACHE INTERNAL "")
 function(quern_room name)
   add_library(quern_${name} OBJECT ${ARGN})
   target_link_libraries(quern_${name} PUBLIC quern_flags)
-  set(QUERN_ROOMS ${QUERN_ROOMS} ${name} CACHE INTERNAL "")
 endfunction()
