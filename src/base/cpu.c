@@ -1,7 +1,7 @@
 // Instruction sets, cores, caches.
 #include "base/cpu.h"
 
-#include <math.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/err.h"
 #include "base/str.h"
 
@@ -21,7 +22,7 @@
 static const char *const names[QN_N_ISA] = {"scalar", "avx2", "avx512",  "vnni", "bf16",
                                             "amx",    "neon", "dotprod", "i8mm"};
 static bool found[QN_N_ISA];
-static bool probed;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 static qn_isa cap = QN_N_ISA;
 
 #if defined(__x86_64__)
@@ -73,20 +74,20 @@ static bool cap_from(const char *name) {
     return false;
 }
 
-static void probe_once(void) {
-    if (probed) return;
+static void probe_and_cap(void) {
     probe();
     const char *name = getenv("QUERN_CPU");
-    if (name && *name && cap == QN_N_ISA) cap_from(name);
-    probed = true;
+    if (name && *name) cap_from(name);
 }
+
+static void probe_once(void) { pthread_once(&once, probe_and_cap); }
 
 bool qn_cpu_init(qn_err *err) {
     const char *name = getenv("QUERN_CPU");
+    probe_once();
     if (name && *name && !cap_from(name))
         return qn_fail(err, QN_USAGE, "QUERN_CPU is %s, expected one of scalar avx2 avx512 vnni "
                        "bf16 amx neon dotprod i8mm", name);
-    probe_once();
     return true;
 }
 
@@ -107,25 +108,13 @@ bool qn_cpu_has(qn_isa isa) {
 
 const char *qn_isa_name(qn_isa isa) { return names[isa]; }
 
-// cgroup v2 "max 100000" or "150000 100000": quota and period in microseconds.
-static int quota_cores(void) {
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-    if (!f) return 1 << 20;
-    char text[64] = "";
-    double quota = 0, period = 0;
-    int cores = 1 << 20;
-    if (fgets(text, sizeof text, f) && sscanf(text, "%lf %lf", &quota, &period) == 2 && period > 0)
-        cores = (int)floor(quota / period + 0.01);
-    fclose(f);
-    return cores < 1 ? 1 : cores;
-}
-
 int qn_cpu_cores(void) {
     cpu_set_t set;
-    int n = 1;
+    long n = sysconf(_SC_NPROCESSORS_ONLN); // what remains when there are more than 1024
     if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
-    int quota = quota_cores();
-    return n < quota ? n : quota;
+    int quota = qn_cgroup_cores("");
+    if (n < 1) n = 1;
+    return n < quota ? (int)n : quota;
 }
 
 const char *qn_cpu_model(void) {

@@ -53,8 +53,9 @@ bool qn_fail_errno(qn_err *err, int errnum, const char *fmt, ...) {
     fill(err, code, fmt, args);
     va_end(args);
     if (!err) return false;
+    char why[128];
     size_t n = strlen(err->text);
-    snprintf(err->text + n, sizeof err->text - n, ": %s", strerror(errnum));
+    snprintf(err->text + n, sizeof err->text - n, ": %s", strerror_r(errnum, why, sizeof why));
     return false;
 }
 

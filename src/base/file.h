@@ -13,7 +13,8 @@ typedef struct qn_map { // a read-only mapping; {0} is none
     size_t n;
 } qn_map;
 
-// A directory or other non-regular file is QN_INPUT; an empty file maps as n = 0.
+// A folder or other non-regular file is QN_INPUT, as is one that may not be read; an empty file
+// maps as n = 0.
 bool qn_map_open(qn_map *m, const char *path, qn_err *err);
 void qn_map_close(qn_map *m);
 // Tells the system that these bytes will be read soon / not again (drops them from memory).
@@ -28,8 +29,9 @@ bool qn_file_is_dir(const char *path);
 int64_t qn_file_size(const char *path); // -1 when it is not there
 char *qn_path_join(const char *dir, const char *name); // allocated
 
-// A file written under a temporary name beside its target, then fsynced and renamed. Until
-// commit, the target is untouched; _abort (or _free after a failure) removes the temporary file.
+// A file written under a temporary name beside its target, then synced and renamed. Until commit
+// the target is untouched; _free without a commit removes the temporary file. A device or pipe is
+// written as it is. Failures are QN_IO.
 typedef struct qn_writer qn_writer;
 qn_writer *qn_writer_new(const char *path, qn_err *err);
 bool qn_writer_add(qn_writer *w, const void *data, size_t n, qn_err *err); // buffered
@@ -41,13 +43,13 @@ void qn_writer_free(qn_writer *w);
 bool qn_file_write(const char *path, const void *data, size_t n, qn_err *err); // all of it, so
 
 // A folder built under a temporary name beside its target and renamed when complete. With
-// overwrite an existing folder is moved aside and removed after the rename. Interrupted work
-// leaves only a hidden folder ".NAME.quern-tmp-PID", which the next run over the same target
-// removes.
+// overwrite an existing folder is swapped with the new one in one step and then removed. A killed
+// run leaves only something hidden, ".NAME.quern-tmp-PID"; the next run over the same target
+// removes it.
 typedef struct qn_outdir qn_outdir;
 qn_outdir *qn_outdir_new(const char *path, bool overwrite, qn_err *err);
 const char *qn_outdir_path(const qn_outdir *d); // where to write now
-bool qn_outdir_commit(qn_outdir *d, qn_err *err); // fsyncs every file and folder, renames
+bool qn_outdir_commit(qn_outdir *d, qn_err *err); // syncs every file and folder, renames
 void qn_outdir_free(qn_outdir *d); // removes it unless committed
 
 #endif

@@ -19,6 +19,7 @@ void qn_interrupt_install(void) {
     sigemptyset(&a.sa_mask);
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
+    signal(SIGXFSZ, SIG_IGN); // a file size limit is then an error of write(), not a death
 }
 
 bool qn_interrupted(void) { return flag != 0; }

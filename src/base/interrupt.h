@@ -4,7 +4,8 @@
 
 #include <stdbool.h>
 
-void qn_interrupt_install(void); // SIGINT and SIGTERM set the flag; a second one kills
+// SIGINT and SIGTERM set the flag; a second one kills. SIGXFSZ is ignored: write() reports it.
+void qn_interrupt_install(void);
 bool qn_interrupted(void);
 void qn_interrupt_reset(void);
 

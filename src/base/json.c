@@ -29,7 +29,8 @@ json_t *qn_json_load(const char *path, size_t max, qn_err *err) {
 static bool wrong(const json_t *v, const char *key, const char *expected, const char *what,
                   qn_err *err) {
     char *found = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-    qn_fail(err, QN_INPUT, "%s: %s is %.80s, expected %s", what, key, found ? found : "?", expected);
+    qn_fail(err, QN_INPUT, "%s: %s is %.80s, expected %s", what, key, found ? found : "?",
+            expected);
     free(found);
     return false;
 }

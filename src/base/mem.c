@@ -5,25 +5,33 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/err.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
-static void *or_abort(void *p) {
+// The system failed, and that is exit status 3; abort() would be a signal of our own making.
+static void *or_end(void *p) {
     if (p) return p;
     fputs("quern: out of memory\n", stderr);
-    abort();
+    _Exit(3);
 }
 
-void *qn_alloc(size_t n) { return or_abort(malloc(n ? n : 1)); }
+void *qn_alloc(size_t n) { return or_end(malloc(n ? n : 1)); }
 
-void *qn_zalloc(size_t n) { return or_abort(calloc(n ? n : 1, 1)); }
+void *qn_zalloc(size_t n) { return or_end(calloc(n ? n : 1, 1)); }
 
-void *qn_realloc(void *p, size_t n) { return or_abort(realloc(p, n ? n : 1)); }
+void *qn_realloc(void *p, size_t n) { return or_end(realloc(p, n ? n : 1)); }
 
 void *qn_calloc(size_t count, size_t size) {
-    return or_abort(calloc(count ? count : 1, size ? size : 1));
+    return or_end(calloc(count ? count : 1, size ? size : 1));
+}
+
+static size_t whole_pages(size_t n) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (n + page - 1) / page * page;
 }
 
 // Mapped with room to cut a huge-page-aligned piece out of the middle.
@@ -34,7 +42,7 @@ static void *map_aligned(size_t n) {
     if (base == MAP_FAILED) return NULL;
     size_t head = (HUGE_PAGE - (size_t)base % HUGE_PAGE) % HUGE_PAGE;
     char *p = base + head;
-    size_t used = (n + 4095) & ~(size_t)4095;
+    size_t used = whole_pages(n);
     if (head) munmap(base, head);
     if (span - head > used) munmap(p + used, span - head - used);
     madvise(p, used, MADV_HUGEPAGE);
@@ -59,14 +67,14 @@ void *qn_big_alloc(size_t n, const char *what, qn_err *err) {
 void qn_big_free(void *p, size_t n) {
     if (!p) return;
     if (n >= 2 * HUGE_PAGE)
-        munmap(p, (n + 4095) & ~(size_t)4095);
+        munmap(p, whole_pages(n));
     else
         free(p);
 }
 
 bool qn_mul(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
 
-bool qn_add(size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
+bool qn_plus(size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
 
 // The number behind `key` in a "Key:   123 kB" file, in bytes; 0 when absent.
 static size_t kb_field(const char *path, const char *key) {
@@ -87,25 +95,9 @@ size_t qn_rss_bytes(void) { return kb_field("/proc/self/status", "VmRSS:"); }
 
 size_t qn_rss_peak_bytes(void) { return kb_field("/proc/self/status", "VmHWM:"); }
 
-static size_t number_in(const char *path) {
-    FILE *f = fopen(path, "re");
-    if (!f) return SIZE_MAX;
-    char text[64] = "";
-    size_t n = SIZE_MAX;
-    if (fgets(text, sizeof text, f) && text[0] >= '0' && text[0] <= '9')
-        n = strtoull(text, NULL, 10);
-    fclose(f);
-    return n;
-}
-
 size_t qn_memory_available(void) {
     size_t free_bytes = kb_field("/proc/meminfo", "MemAvailable:");
+    size_t left = qn_cgroup_memory_left("");
     if (free_bytes == 0) free_bytes = SIZE_MAX;
-    size_t limit = number_in("/sys/fs/cgroup/memory.max");
-    size_t used = number_in("/sys/fs/cgroup/memory.current");
-    if (limit != SIZE_MAX && used != SIZE_MAX) {
-        size_t left = limit > used ? limit - used : 0;
-        if (left < free_bytes) free_bytes = left;
-    }
-    return free_bytes;
+    return left < free_bytes ? left : free_bytes;
 }

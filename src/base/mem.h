@@ -1,4 +1,4 @@
-// Memory: small allocations abort when the system is out of it, big ones fail politely.
+// Memory: a small allocation that fails ends the program (status 3), big ones fail politely.
 #ifndef QN_BASE_MEM_H
 #define QN_BASE_MEM_H
 
@@ -6,10 +6,10 @@
 
 #include "quern.h"
 
-void *qn_alloc(size_t n);             // uninitialised; aborts; n = 0 gives a valid pointer
+void *qn_alloc(size_t n);             // uninitialised; never NULL; n = 0 gives a valid pointer
 void *qn_zalloc(size_t n);            // zeroed
 void *qn_realloc(void *p, size_t n);
-// count * size bytes, zeroed; aborts on overflow too.
+// count * size bytes, zeroed; an overflow counts as out of memory.
 void *qn_calloc(size_t count, size_t size);
 
 #define QN_NEW(type) ((type *)qn_zalloc(sizeof(type)))
@@ -23,7 +23,7 @@ void qn_big_free(void *p, size_t n);
 
 // a * b and a + b in size_t; false on overflow.
 bool qn_mul(size_t a, size_t b, size_t *out);
-bool qn_add(size_t a, size_t b, size_t *out);
+bool qn_plus(size_t a, size_t b, size_t *out);
 
 size_t qn_rss_bytes(void);        // resident memory of this process now
 size_t qn_rss_peak_bytes(void);   // its peak

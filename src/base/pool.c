@@ -1,5 +1,12 @@
 // One generation counter announces a loop, one counter hands out its tasks, one counts workers
 // that are done. Waiting spins briefly, then sleeps on a condition variable.
+//
+// Why no worker can be late: a loop ends only when `busy`, set to the number of workers before the
+// loop is announced, has come down to 0, and each worker takes 1 off, once per generation, after
+// its last look at `next`, `fn` and `ctx`. So between two loops every worker stands in
+// await_generation, none can miss a generation or see two, and the plain fields may be written.
+// What they hold reaches a worker by the release of `generation`; what tasks wrote reaches the
+// caller by the release of `busy`.
 #include "base/pool.h"
 
 #include <pthread.h>

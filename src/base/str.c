@@ -18,7 +18,8 @@ void qn_buf_clear(qn_buf *b) {
 }
 
 void qn_buf_reserve(qn_buf *b, size_t more) {
-    size_t need = b->n + more + 1;
+    size_t need;
+    if (!qn_plus(b->n, more, &need) || !qn_plus(need, 1, &need)) need = SIZE_MAX; // out of memory
     if (need <= b->cap) return;
     size_t cap = b->cap ? b->cap + b->cap / 2 : 64;
     if (cap < need) cap = need;
