@@ -10,7 +10,8 @@
 #include "quern.h"
 
 // A growable run of bytes. {0} is empty and valid; data, once anything was added, always has a 0
-// byte behind its n bytes. Memory failure ends the program: buffers are small or capped by their users.
+// byte behind its n bytes. Memory failure ends the program: buffers are small or capped by their
+// users.
 typedef struct qn_buf {
     char *data;
     size_t n, cap;

@@ -106,7 +106,8 @@ static void tightest_ancestor_counts(void **state) {
     plant("sys/fs/cgroup/slice/cpu.max", "250000 100000\n");
     plant("sys/fs/cgroup/slice/unit/memory.max", "1000000\n");
     plant("sys/fs/cgroup/slice/unit/memory.current", "400000\n");
-    plant("sys/fs/cgroup/slice/unit/memory.stat", "anon 1\ninactive_file 100000\nactive_file 50000\n");
+    plant("sys/fs/cgroup/slice/unit/memory.stat",
+          "anon 1\ninactive_file 100000\nactive_file 50000\n");
     plant("sys/fs/cgroup/slice/memory.max", "700000\n");
     plant("sys/fs/cgroup/slice/memory.current", "650000\n");
     assert_int_equal(qn_cgroup_cores(root), 2);

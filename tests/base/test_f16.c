@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <math.h>
+#include <stdbool.h>
 
 #include "base/f16.h"
 #include "base/rng.h"
@@ -42,7 +43,8 @@ static uint32_t code_of(kind k, float f) {
 }
 
 static void assert_same(float got, double expected, uint32_t code) {
-    if (isnan(expected) ? !isnan(got) : (double)got != expected || !signbit(got) != !signbit(expected))
+    bool same = (double)got == expected && !signbit(got) == !signbit(expected);
+    if (isnan(expected) ? !isnan(got) : !same)
         fail_msg("code %#x gives %a, expected %a", code, (double)got, expected);
 }
 

@@ -37,7 +37,7 @@ static void malformed_text_is_refused(void **state) {
     refused_text("[1] x", QN_INPUT, "end of file");
     refused_text("[1e999]", QN_INPUT, "real number overflow");
     refused_text("[nan]", QN_INPUT, "nan");
-    refused_text("{\"a\nb\": 1}", QN_INPUT, "control character");
+    refused_text("{\"a\nb\": 1}", QN_INPUT, "unexpected newline");
     refused(NULL, 0, QN_INPUT, "line 1");
 }
 

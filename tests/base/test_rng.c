@@ -28,8 +28,8 @@ static void uniform_is_uniform(void **state) {
         sum += u;
     }
     assert_true(fabs(sum / N - 0.5) < 0.002);
-    double chi = 0;
-    for (int i = 0; i < CELLS; i++) chi += pow(cell[i] - (double)N / CELLS, 2) / ((double)N / CELLS);
+    double chi = 0, expected = (double)N / CELLS;
+    for (int i = 0; i < CELLS; i++) chi += pow(cell[i] - expected, 2) / expected;
     assert_true(chi > 30 && chi < 110); // 63 degrees of freedom: 63 ± 4 · 11
 }
 

@@ -23,7 +23,8 @@ static void known_sums(void **state) {
     (void)state;
     static const char *const two = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
     for (size_t piece = 1; piece < 70; piece += 23) {
-        assert_sum("", 1, piece, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_sum("", 1, piece,
+                   "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_sum("abc", 1, piece,
                    "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_sum(two, 1, piece,
