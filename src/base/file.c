@@ -1,6 +1,6 @@
 // Reading files: mapping and whole reads. What cannot be opened for reading is the user's input
 // (QN_INPUT, QN_NOT_FOUND), what breaks while reading is the system (QN_IO). Writing is in
-// output.c.
+// file_output.c.
 #include "base/file.h"
 
 #include <errno.h>
