@@ -44,11 +44,16 @@ size_t qn_first_nonfinite(const float *x, size_t n);
 
 typedef enum qn_kv_type { QN_KV_F32, QN_KV_BF16 } qn_kv_type;
 
-// One layer's keys and values: block b of a sequence lies at base + b * block_stride, first keys
-// [n_kv_heads][block_tokens][head_dim], then values alike.
+// One layer's keys and values: block b of a sequence lies at base + b * block_stride, first the keys
+// of every head, then the values, packed as the kernels want them (attention.c says how: only
+// qn_kv_store and qn_attention look inside; a block is copied and shared as bytes).
+#define QN_MAX_HEAD_DIM 512
+#define QN_MAX_BLOCK_TOKENS 256
 typedef struct qn_kv_view {
     uint8_t *base;
-    size_t block_stride, block_tokens, n_kv_heads, head_dim;
+    size_t block_stride;
+    size_t block_tokens; // a multiple of 16 (32 or more suits tiles of bf16), at most the maximum
+    size_t n_kv_heads, head_dim;
     qn_kv_type type;
 } qn_kv_view;
 size_t qn_kv_layer_bytes(const qn_kv_view *v); // bytes of one block of one layer
@@ -59,7 +64,8 @@ typedef struct qn_attn_row {
     size_t position;
 } qn_attn_row;
 
-// Writes k and v (each [m][n_kv_heads * head_dim], ld apart) to the rows' positions.
+// Writes k and v (each [m][n_kv_heads * head_dim], ld apart) to the rows' positions. Rows of one
+// sequence stand together, in rising positions; a block in use is written by one sequence only.
 void qn_kv_store(qn_pool *p, const qn_kv_view *v, const qn_attn_row *rows, size_t m, const float *k,
                  const float *val, size_t ld);
 // out = softmax(q k^T * scale) v per head over positions max(0, position - window + 1) … position
