@@ -168,10 +168,6 @@ typedef struct walk {
     float **buffer;          // one per thread
     qn_matrix_stats *stats;  // one per block
     unsigned char **nonzero; // one per thread: columns in which something was not zero
-    const double *x;         // operator norm: input vector [cols]
-    double *y;               // [rows]
-    double **z;              // per block of a wave: W^T y of it [cols]
-    size_t first_block;      // of the wave
     qn_err *errs;            // one per thread
 } walk;
 
@@ -251,72 +247,6 @@ bool qn_measure_matrix(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t row
     for (int i = 0; i < threads; i++) free(w.nonzero[i]);
     free(w.nonzero);
     free(w.stats);
-    walk_done(&w, pool);
-    return ok;
-}
-
-#define WAVE 16 // blocks whose W^T y are kept apart before they are added in order
-
-static void norm_block(void *ctx, size_t i, int thread) {
-    walk *w = ctx;
-    size_t row0, n;
-    double *z = w->z[i];
-    memset(z, 0, w->cols * sizeof *z);
-    if (!fetch(w, w->first_block + i, thread, &row0, &n)) return;
-    for (size_t r = 0; r < n; r++) {
-        const float *row = w->buffer[thread] + r * w->cols;
-        double y = 0;
-        for (size_t c = 0; c < w->cols; c++) y += isfinite(row[c]) ? row[c] * w->x[c] : 0;
-        w->y[row0 + r] = y;
-        for (size_t c = 0; c < w->cols; c++) z[c] += isfinite(row[c]) ? row[c] * y : 0;
-    }
-}
-
-static double norm2(const double *x, size_t n) {
-    double s = 0;
-    for (size_t i = 0; i < n; i++) s += x[i] * x[i];
-    return sqrt(s);
-}
-
-// One step: next = W^T (W x), ‖W x‖ returned.
-static double norm_step(walk *w, qn_pool *pool, double *next) {
-    memset(next, 0, w->cols * sizeof *next);
-    for (w->first_block = 0; w->first_block < w->n_blocks; w->first_block += WAVE) {
-        size_t n = w->n_blocks - w->first_block < WAVE ? w->n_blocks - w->first_block : WAVE;
-        qn_pool_run(pool, n, norm_block, w);
-        for (size_t i = 0; i < n; i++)
-            for (size_t c = 0; c < w->cols; c++) next[c] += w->z[i][c];
-    }
-    return norm2(w->y, w->rows);
-}
-
-bool qn_operator_norm(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t rows, size_t cols,
-                      int max_iterations, double *norm, double *tolerance, qn_err *err) {
-    walk w = {.rows_of = rows_of, .user = user, .rows = rows, .cols = cols};
-    bool ok = walk_init(&w, pool, err);
-    double *x = QN_NEW_ARRAY(double, cols), *next = QN_NEW_ARRAY(double, cols);
-    double *z = QN_NEW_ARRAY(double, WAVE * cols), *waves[WAVE];
-    for (size_t i = 0; i < WAVE; i++) waves[i] = z + i * cols;
-    w.y = QN_NEW_ARRAY(double, rows);
-    w.z = waves;
-    w.x = x;
-    for (size_t c = 0; c < cols; c++) x[c] = 1 + 0.5 * sin((double)(c + 1)); // no symmetry to miss
-    double scale = norm2(x, cols), last = 0;
-    *norm = 0;
-    *tolerance = 1;
-    for (size_t c = 0; c < cols && scale > 0; c++) x[c] /= scale;
-    for (int i = 0; ok && i < max_iterations && *tolerance > 1e-4; i++) {
-        *norm = norm_step(&w, pool, next);
-        ok = !first_error(&w, pool, err);
-        *tolerance = *norm > 0 ? fabs(*norm - last) / *norm : 0;
-        last = *norm;
-        double length = norm2(next, cols);
-        for (size_t c = 0; c < cols; c++) x[c] = length > 0 ? next[c] / length : 0;
-    }
-    free(x);
-    free(next);
-    free(z);
-    free(w.y);
     walk_done(&w, pool);
     return ok;
 }

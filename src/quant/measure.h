@@ -46,10 +46,13 @@ typedef struct qn_matrix_stats {
 bool qn_measure_matrix(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t rows, size_t cols,
                        qn_matrix_stats *out, qn_err *err);
 
-// Largest singular value by power iteration on W^T W from a fixed start, at most max_iterations;
-// *tolerance gets the relative change of the last step. Values that are not finite count as 0.
-bool qn_operator_norm(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t rows, size_t cols,
-                      int max_iterations, double *norm, double *tolerance, qn_err *err);
+// Largest singular value of a matrix in memory, by block power (Krylov) iteration on W^T W with 8
+// fixed start vectors and Rayleigh-Ritz over all blocks (Halko, Martinsson & Tropp 2011, 4.5), at
+// most max_passes (1 … 8) over the data, stopping at a tolerance of 1e-3. The value is never too
+// large; *tolerance is how far, relatively, the residual says it may be off. Values that are not
+// finite count as 0.
+bool qn_operator_norm(qn_pool *pool, const float *w, size_t rows, size_t cols, int max_passes,
+                      double *norm, double *tolerance, qn_err *err);
 
 // Logits: log-softmax in double over n values, in place into out.
 void qn_log_softmax(const float *logits, size_t n, double *out);

@@ -102,10 +102,32 @@ static void matrix_figures(void **state) {
         assert_int_equal(m.zero_rows, 0);
         near(m.all.mean, 0.5, 1e-12);
         double norm, tolerance;
-        assert_true(qn_operator_norm(p, outer_rows, &o, ROWS, o.cols, 50, &norm, &tolerance, NULL));
-        near(norm, expected, 1e-3 * expected);
+        float *w = malloc(ROWS * o.cols * sizeof *w);
+        outer_rows(&o, 0, ROWS, w, NULL);
+        assert_true(qn_operator_norm(p, w, ROWS, o.cols, 4, &norm, &tolerance, NULL));
+        near(norm, expected, 1e-5 * expected);
+        assert_true(tolerance < 1e-3);
+        free(w);
         qn_pool_free(p);
     }
+}
+
+// A square Gaussian matrix has a flat spectrum that ends near 2 sqrt(n): the hardest common case.
+static void norm_of_noise(void **state) {
+    (void)state;
+    enum { N = 400 };
+    float *w = malloc(N * N * sizeof *w);
+    for (size_t i = 0; i < N * N; i++) w[i] = (float)qn_rng_normal(3, 1, i);
+    double norm, tolerance, exact;
+    assert_true(qn_operator_norm(NULL, w, N, N, 8, &exact, &tolerance, NULL));
+    near(exact, 2 * sqrt(N), 0.03 * exact);
+    assert_true(qn_operator_norm(NULL, w, N, N, 4, &norm, &tolerance, NULL));
+    assert_true(norm <= exact * (1 + 1e-6) && norm * (1 + tolerance) >= exact);
+    near(norm, exact, 0.03 * exact);
+    w[5] = NAN; // counts as 0
+    assert_true(qn_operator_norm(NULL, w, N, N, 8, &norm, &tolerance, NULL));
+    near(norm, exact, 0.01 * exact);
+    free(w);
 }
 
 static void logits(void **state) {
@@ -134,7 +156,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stats_of_known_numbers), cmocka_unit_test(stats_do_not_depend_on_blocks),
         cmocka_unit_test(differences),            cmocka_unit_test(matrix_figures),
-        cmocka_unit_test(logits),
+        cmocka_unit_test(norm_of_noise),          cmocka_unit_test(logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
