@@ -5,7 +5,7 @@ JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
-.PHONY: all build deps test demo bench sanitize warnings install clean help
+.PHONY: all build deps test demo bench sanitize warnings completions install clean help
 all: build
 
 build: ## build/PRESET/quern (PRESET=release, debug, clang, asan-ubsan, tsan)
@@ -37,6 +37,9 @@ warnings: ## build with gcc and with clang, warnings are errors
 	@$(MAKE) --no-print-directory build PRESET=debug
 	@$(MAKE) --no-print-directory build PRESET=clang
 
+completions: build ## rewrite completions/ from the program's own help
+	@sh tools/completions.sh build/$(PRESET)/quern
+
 # Configured afresh, because prefix-dependent files are made then; the objects are reused.
 install: ## install under DESTDIR and PREFIX (default /usr/local)
 	@$(MAKE) --no-print-directory build
@@ -48,4 +51,4 @@ clean: ## remove build/
 	@rm -rf build
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
