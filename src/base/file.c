@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/interrupt.h"
 #include "base/mem.h"
 
 // ---- reading ----
@@ -79,7 +80,8 @@ static bool read_all(int fd, const char *path, size_t max, qn_buf *out, qn_err *
     for (;;) {
         qn_buf_reserve(out, 65536);
         ssize_t got = read(fd, out->data + out->n, 65536);
-        if (got < 0 && errno == EINTR) continue;
+        if (got < 0 && errno == EINTR && !qn_interrupted()) continue;
+        if (got < 0 && errno == EINTR) return qn_fail(err, QN_CANCELLED, "interrupted");
         if (got < 0) return qn_fail_errno(err, errno, "cannot read %s", path);
         out->n += (size_t)got;
         out->data[out->n] = 0;
