@@ -141,7 +141,7 @@ static void codes_have_their_exit_status(void **state) {
     assert_int_equal(qn_exit_status(err.code), 2);
     qn_fail_errno(&err, ENOMEM, "x");
     assert_int_equal(qn_exit_status(err.code), 3);
-    for (int c = QN_USAGE; c <= QN_NONFINITE; c++) assert_int_equal(qn_exit_status(c), 2);
+    for (int c = QN_USAGE; c <= QN_NONFINITE; c++) assert_int_equal(qn_exit_status((qn_code)c), 2);
     assert_int_equal(qn_exit_status(QN_OK), 0);
     assert_int_equal(qn_exit_status(QN_CANCELLED), 130);
 }
