@@ -56,7 +56,7 @@ git clone --quiet --no-local . "$root/quern"
 for target in "$@"; do
     echo "pristine: make $target"
     began=$(date +%s)
-    env -i HOME=/ PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 ${http_proxy:+http_proxy=$http_proxy} \
+    env -i HOME=/ PATH=/usr/sbin:/usr/bin:/sbin:/bin ${http_proxy:+http_proxy=$http_proxy} \
         ${https_proxy:+https_proxy=$https_proxy} chroot "$root" make -C /quern "$target"
     echo "pristine: make $target took $(($(date +%s) - began)) s"
 done
