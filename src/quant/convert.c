@@ -1,0 +1,105 @@
+// convert: which tensors the plain checkpoint has, in the family's order, and its config. The work
+// itself is rewrite.c's, the proof proof.c's.
+#include "quant/convert.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "model/family.h"
+#include "quant/proof.h"
+#include "quant/source_model.h"
+
+static qn_dtype stored_dtype(qn_convert_dtype d) {
+    return d == QN_TO_F32 ? QN_DT_F32 : d == QN_TO_BF16 ? QN_DT_BF16 : QN_DT_F16;
+}
+
+static const char *torch_name(qn_convert_dtype d) {
+    return d == QN_TO_F32 ? "float32" : d == QN_TO_BF16 ? "bfloat16" : "float16";
+}
+
+// Sets the dtype under the key that the config uses, also inside text_config and vision_config.
+static void set_dtype(json_t *config, const char *dtype, bool top) {
+    const char *const keys[] = {"dtype", "torch_dtype"};
+    bool any = false;
+    for (size_t i = 0; i < 2; i++)
+        if (json_object_get(config, keys[i])) {
+            json_object_set_new(config, keys[i], json_string(dtype));
+            any = true;
+        }
+    if (!any && top) json_object_set_new(config, "torch_dtype", json_string(dtype));
+    const char *const nested[] = {"text_config", "vision_config"};
+    for (size_t i = 0; top && i < 2; i++)
+        if (json_is_object(json_object_get(config, nested[i])))
+            set_dtype(json_object_get(config, nested[i]), dtype, false);
+}
+
+static json_t *plain_config(const json_t *config, const char *dtype) {
+    json_t *c = json_deep_copy(config);
+    const char *const nested[] = {"text_config", "vision_config"};
+    json_object_del(c, "quantization_config");
+    json_object_del(c, "compression_config");
+    for (size_t i = 0; i < 2; i++)
+        if (json_is_object(json_object_get(c, nested[i])))
+            json_object_del(json_object_get(c, nested[i]), "quantization_config");
+    set_dtype(c, dtype, true);
+    return c;
+}
+
+// Float32 where the recurrence needs it: cutting A_log to 16 bits moves every decay.
+static bool stays_f32(const qn_expected *e, const qn_weight *w) {
+    if (w->scheme || w->parts[0]->dtype != QN_DT_F32 || !e) return false;
+    return e->role == QN_ROLE_DECAY ||
+           (e->role == QN_ROLE_NORM && strstr(e->name, "linear_attn.norm"));
+}
+
+static void add_weight(qn_rewrite *r, const qn_source_model *m, const qn_weight *w,
+                       qn_dtype dtype) {
+    const qn_expected *e = qn_layout_find(&m->layout, w->name);
+    if (!w->scheme && !qn_dtype_is_float(w->parts[0]->dtype)) {
+        qn_rewrite_copy(r, w->parts[0])->source = w;
+        return;
+    }
+    qn_out_tensor *t = qn_rewrite_add(r, w->name);
+    qn_source_float(t, w);
+    t->dtype = stays_f32(e, w) ? QN_DT_F32 : dtype;
+}
+
+static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
+    return qn_prove_decoded(user, dir, report, err);
+}
+
+static void note_labels(const qn_source_model *m, json_t *notes) {
+    for (size_t i = 0; i < qn_ckpt_n_label_errors(m->ckpt); i++)
+        json_array_append_new(notes, json_string(qn_ckpt_label_error(m->ckpt, i)));
+}
+
+bool qn_convert(const char *model, const char *out, const qn_convert_options *o, json_t **report,
+                qn_err *err) {
+    static const char *const drop[] = {"quantize_config.json", "quant_config.json",
+                                       "quantization_config.json", NULL};
+    qn_source_model m;
+    *report = NULL;
+    qn_rewrite r = {.command = "convert", .out = out, .overwrite = o->overwrite,
+                    .saturate = o->saturate, .shard_bytes = o->shard_bytes,
+                    .n_threads = o->n_threads, .drop = drop, .prove = prove,
+                    .progress = o->progress, .progress_user = o->user};
+    r.user = &r;
+    r.notes = json_array();
+    bool ok = qn_source_model_open(&m, model, o->keep_extra, r.notes, err);
+    if (ok) {
+        r.source = m.ckpt;
+        r.config = plain_config(qn_ckpt_config(m.ckpt), torch_name(o->dtype));
+        for (size_t i = 0; i < m.n_weights; i++)
+            add_weight(&r, &m, m.weights[i], stored_dtype(o->dtype));
+        note_labels(&m, r.notes);
+        r.readme_note = qn_strf("Converted to %s by quern %s; quern-report.json says from what and "
+                                "how it was verified.", torch_name(o->dtype), QN_VERSION);
+        ok = qn_rewrite_run(&r, report, err);
+    }
+    qn_rewrite_done(&r);
+    qn_source_model_close(&m);
+    return ok;
+}

@@ -1,0 +1,398 @@
+// The one loop behind convert, repair and pad: produce a tensor, measure it, round it once, write
+// it; then prove the result and give it its name. Memory: the largest produced tensor as float, the
+// blocks in flight, and the work space of its operator norm.
+#include "quant/rewrite.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/err.h"
+#include "base/f16.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/progress.h"
+#include "quant/side_files.h"
+#include "quant/tensor_report.h"
+#include "store/shard_writer.h"
+
+#define DEFAULT_SHARD ((uint64_t)5000000000)
+#define BLOCK ((size_t)1 << 18) // elements produced or rounded at once by one thread
+#define NORM_PASSES 4
+
+qn_out_tensor *qn_rewrite_add(qn_rewrite *r, const char *name) {
+    if (r->n_tensors == r->cap_tensors) {
+        r->cap_tensors = r->cap_tensors ? 2 * r->cap_tensors : 64;
+        r->tensors = qn_realloc(r->tensors, r->cap_tensors * sizeof *r->tensors);
+    }
+    qn_out_tensor *t = &r->tensors[r->n_tensors++];
+    *t = (qn_out_tensor){.name = qn_strdup(name)};
+    return t;
+}
+
+qn_out_tensor *qn_rewrite_copy(qn_rewrite *r, const qn_tensor *source) {
+    qn_out_tensor *t = qn_rewrite_add(r, source->name);
+    t->dtype = source->dtype;
+    t->n_dims = source->n_dims;
+    memcpy(t->shape, source->shape, sizeof t->shape);
+    t->bytes = source->data;
+    return t;
+}
+
+void qn_rewrite_done(qn_rewrite *r) {
+    for (size_t i = 0; i < r->n_tensors; i++) free(r->tensors[i].name);
+    free(r->tensors);
+    json_decref(r->config);
+    json_decref(r->summary);
+    json_decref(r->notes);
+    free(r->readme_note);
+    *r = (qn_rewrite){0};
+}
+
+// ---- one tensor ----
+
+static size_t rows_of(const qn_out_tensor *t) { return t->n_dims > 1 ? t->shape[0] : 1; }
+
+static size_t cols_of(const qn_out_tensor *t) {
+    size_t n = 1;
+    for (int i = t->n_dims > 1 ? 1 : 0; i < t->n_dims; i++) n *= t->shape[i];
+    return n;
+}
+
+// What runs over one tensor. Blocks are fixed by the shape, figures merged in block order.
+typedef struct run {
+    qn_rewrite *r;
+    qn_pool *pool;
+    qn_shards *shards;
+    float *tensor;     // the produced floats, cap_tensor of them
+    size_t cap_tensor;
+    uint8_t *stage;    // bytes of a wave of blocks
+    size_t cap_stage;
+    const qn_out_tensor *t;
+    size_t rows, cols, n, block, first, wave; // block: rows (producing) or elements (rounding)
+    qn_tensor_figures *parts; // per block of the tensor or of the wave
+    qn_err *errs;             // per thread
+    uint64_t done, total;     // bytes
+    uint64_t n_nonfinite, n_saturated;
+    bool allclose;
+} run;
+
+static bool failed(const run *u, qn_err *err) {
+    for (int i = 0; i < qn_pool_threads(u->pool); i++)
+        if (u->errs[i].code) {
+            if (err) *err = u->errs[i];
+            return true;
+        }
+    return false;
+}
+
+static void produce_block(void *ctx, size_t b, int thread) {
+    run *u = ctx;
+    size_t row0 = b * u->block, n = u->rows - row0 < u->block ? u->rows - row0 : u->block;
+    if (u->errs[thread].code) return;
+    float *out = u->tensor + row0 * u->cols;
+    if (u->t->rows(u->t->user, row0, n, out, &u->errs[thread]))
+        qn_stats_add(&u->parts[b].exact, out, n * u->cols);
+}
+
+static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
+    u->block = BLOCK / (u->cols ? u->cols : 1);
+    u->block = u->block < QN_PANEL ? QN_PANEL : u->block / QN_PANEL * QN_PANEL;
+    size_t n = (u->rows + u->block - 1) / u->block;
+    u->parts = QN_NEW_ARRAY(qn_tensor_figures, n);
+    qn_pool_run(u->pool, n, produce_block, u);
+    for (size_t b = 0; b < n; b++) qn_stats_merge(&f->exact, &u->parts[b].exact);
+    free(u->parts);
+    return !failed(u, err);
+}
+
+// Rounds one value; back is what a reader will see.
+static size_t store_value(qn_dtype dtype, float x, bool saturate, uint8_t *out, float *back) {
+    if (dtype == QN_DT_F32) {
+        memcpy(out, &x, 4);
+        *back = x;
+        return 4;
+    }
+    uint16_t h;
+    if (dtype == QN_DT_BF16) {
+        h = qn_f32_to_bf16(x);
+        *back = qn_bf16_to_f32(h);
+    } else {
+        h = qn_f32_to_f16(x);
+        if (saturate && isfinite(x) && (h & 0x7FFF) == 0x7C00) h = (uint16_t)(h - 1);
+        *back = qn_f16_to_f32(h);
+    }
+    memcpy(out, &h, 2);
+    return 2;
+}
+
+static void round_block(void *ctx, size_t b, int thread) {
+    (void)thread;
+    run *u = ctx;
+    size_t width = qn_dtype_bytes(u->t->dtype), from = u->first + b * BLOCK;
+    size_t n = u->n - from < BLOCK ? u->n - from : BLOCK;
+    const float *x = u->tensor + from;
+    uint8_t *out = u->stage + b * BLOCK * width;
+    qn_tensor_figures *f = &u->parts[b];
+    *f = (qn_tensor_figures){0};
+    float back[256];
+    for (size_t i = 0; i < n; i += 256) {
+        size_t len = n - i < 256 ? n - i : 256;
+        for (size_t k = 0; k < len; k++) {
+            float v = x[i + k], *y = &back[k];
+            out += store_value(u->t->dtype, v, u->r->saturate, out, y);
+            if (!isfinite(v)) continue;
+            bool over = fabsf(v) >= 65520 && u->t->dtype == QN_DT_F16;
+            if (over && f->n_overflow++ == 0) f->first_overflow = from + i + k;
+            f->n_not_close += !(fabsf(*y - v) <= 1e-3f + 1e-3f * fabsf(v));
+        }
+        qn_diff_add(&f->rounding, back, x + i, len);
+    }
+}
+
+// Which row and column an element index is, for messages.
+static bool overflow_error(const run *u, uint64_t at, qn_err *err) {
+    return qn_fail(err, QN_INPUT, "tensor %s: %g at [%llu, %llu] does not fit f16, which ends at "
+                   "65504 (--saturate clamps it; bf16 holds it)", u->t->name,
+                   (double)u->tensor[at], (unsigned long long)(at / u->cols),
+                   (unsigned long long)(at % u->cols));
+}
+
+static bool show(run *u, uint64_t bytes, qn_err *err) {
+    u->done += bytes;
+    if (!u->r->progress ||
+        u->r->progress(u->r->progress_user, u->r->command, u->done, u->total))
+        return true;
+    return qn_fail(err, QN_CANCELLED, "%s: stopped", u->r->command);
+}
+
+static bool round_and_write(run *u, qn_tensor_figures *f, qn_err *err) {
+    size_t width = qn_dtype_bytes(u->t->dtype), wave = u->cap_stage / (BLOCK * width);
+    u->parts = QN_NEW_ARRAY(qn_tensor_figures, wave);
+    bool ok = true;
+    for (u->first = 0; ok && u->first < u->n; u->first += wave * BLOCK) {
+        size_t left = u->n - u->first, n = left < wave * BLOCK ? left : wave * BLOCK;
+        size_t blocks = (n + BLOCK - 1) / BLOCK;
+        qn_pool_run(u->pool, blocks, round_block, u);
+        for (size_t b = 0; b < blocks; b++) {
+            if (u->parts[b].n_overflow && !f->n_overflow)
+                f->first_overflow = u->parts[b].first_overflow;
+            f->n_overflow += u->parts[b].n_overflow;
+            f->n_not_close += u->parts[b].n_not_close;
+            qn_diff_merge(&f->rounding, &u->parts[b].rounding);
+        }
+        if (f->n_overflow && !u->r->saturate) ok = overflow_error(u, f->first_overflow, err);
+        ok = ok && qn_shards_add(u->shards, u->stage, n * width, err) && show(u, n * width, err);
+    }
+    free(u->parts);
+    return ok;
+}
+
+static bool write_rows(run *u, qn_tensor_figures *f, qn_err *err) {
+    if (!produce(u, f, err)) return false;
+    if (u->t->n_dims > 1 && u->rows > 1 &&
+        !qn_operator_norm(u->pool, u->tensor, u->rows, u->cols, NORM_PASSES, &f->norm,
+                          &f->norm_tolerance, err))
+        return false;
+    if (u->t->source && u->t->source->scheme &&
+        !qn_measure_codes(u->pool, u->t->source, &f->codes, err))
+        return false;
+    u->n_nonfinite += f->exact.n_nonfinite;
+    if (!round_and_write(u, f, err)) return false;
+    u->n_saturated += f->n_overflow;
+    u->allclose &= f->n_not_close == 0;
+    return true;
+}
+
+// Rows as they will be stored, a stage full at a time.
+static bool write_raw(run *u, qn_err *err) {
+    size_t pitch = u->cols * qn_dtype_bytes(u->t->dtype);
+    size_t step = pitch ? u->cap_stage / pitch : u->rows;
+    if (step == 0) return qn_fail(err, QN_LIMIT, "tensor %s: a row of %zu bytes", u->t->name, pitch);
+    for (size_t row = 0; row < u->rows; row += step) {
+        size_t n = u->rows - row < step ? u->rows - row : step;
+        if (!u->t->raw(u->t->user, row, n, u->stage, err) ||
+            !qn_shards_add(u->shards, u->stage, n * pitch, err) || !show(u, n * pitch, err))
+            return false;
+    }
+    return true;
+}
+
+static bool write_bytes(run *u, qn_err *err) {
+    size_t bytes = u->n * qn_dtype_bytes(u->t->dtype), step = (size_t)16 << 20;
+    for (size_t at = 0; at < bytes; at += step) {
+        size_t n = bytes - at < step ? bytes - at : step;
+        if (!qn_shards_add(u->shards, u->t->bytes + at, n, err) || !show(u, n, err)) return false;
+    }
+    return true;
+}
+
+static bool write_tensor(run *u, const qn_out_tensor *t, json_t *list, qn_err *err) {
+    qn_tensor_figures f = {.norm = -1};
+    u->t = t;
+    u->rows = rows_of(t);
+    u->cols = cols_of(t);
+    u->n = u->rows * u->cols;
+    bool ok = t->rows ? write_rows(u, &f, err) : t->raw ? write_raw(u, err) : write_bytes(u, err);
+    if (!ok) return false;
+    json_t *entry = qn_tensor_entry(t, &f);
+    if (u->r->describe) u->r->describe(u->r->user, t, entry);
+    json_array_append_new(list, entry);
+    return true;
+}
+
+// ---- all of them ----
+
+static bool run_init(run *u, qn_err *err) {
+    u->allclose = true;
+    u->cap_stage = 64 * BLOCK; // 16 MiB
+    for (size_t i = 0; i < u->r->n_tensors; i++) {
+        const qn_out_tensor *t = &u->r->tensors[i];
+        size_t n = rows_of(t) * cols_of(t);
+        u->total += n * qn_dtype_bytes(t->dtype);
+        if (t->rows && n > u->cap_tensor) u->cap_tensor = n;
+    }
+    u->pool = qn_pool_new(u->r->n_threads, err);
+    if (!u->pool) return false;
+    u->errs = QN_NEW_ARRAY(qn_err, (size_t)qn_pool_threads(u->pool));
+    u->tensor = qn_big_alloc(u->cap_tensor * sizeof(float), "the largest tensor", err);
+    u->stage = qn_big_alloc(u->cap_stage, "write buffer", err);
+    return u->tensor && u->stage;
+}
+
+static void run_done(run *u) {
+    qn_big_free(u->tensor, u->cap_tensor * sizeof(float));
+    qn_big_free(u->stage, u->cap_stage);
+    free(u->errs);
+    qn_pool_free(u->pool);
+}
+
+static bool write_tensors(run *u, const char *dir, json_t *list, qn_err *err) {
+    qn_rewrite *r = u->r;
+    uint64_t limit = r->shard_bytes ? r->shard_bytes : DEFAULT_SHARD;
+    u->shards = qn_shards_new(dir, "model", limit, NULL, err);
+    bool ok = u->shards != NULL;
+    for (size_t i = 0; ok && i < r->n_tensors; i++) {
+        const qn_out_tensor *t = &r->tensors[i];
+        ok = qn_shards_declare(u->shards, t->name, t->dtype, t->shape, t->n_dims, err);
+    }
+    for (size_t i = 0; ok && i < r->n_tensors; i++)
+        ok = write_tensor(u, &r->tensors[i], list, err);
+    ok = ok && qn_shards_finish(u->shards, err);
+    qn_shards_free(u->shards);
+    return ok;
+}
+
+// ---- the folder ----
+
+// path made absolute; what does not exist yet is taken below its parent.
+static bool absolute(const char *path, char out[PATH_MAX]) {
+    if (realpath(path, out)) return true;
+    char *copy = qn_strdup(path);
+    for (size_t n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--) copy[n - 1] = 0;
+    char *slash = strrchr(copy, '/'), parent[PATH_MAX];
+    const char *name = slash ? slash + 1 : copy;
+    if (slash) *slash = 0;
+    bool ok = realpath(slash ? (slash == copy ? "/" : copy) : ".", parent) != NULL;
+    if (ok) ok = snprintf(out, PATH_MAX, "%s/%s", parent, name) < PATH_MAX;
+    free(copy);
+    return ok;
+}
+
+static bool inside(const char *path, const char *folder) {
+    size_t n = strlen(folder);
+    return strncmp(path, folder, n) == 0 && (path[n] == 0 || path[n] == '/');
+}
+
+static bool places_apart(const qn_rewrite *r, qn_err *err) {
+    char source[PATH_MAX], out[PATH_MAX];
+    const char *path = qn_ckpt_path(r->source);
+    if (!absolute(path, source) || !absolute(r->out, out)) return true; // creating OUT will say why
+    if (!inside(out, source) && !inside(source, out)) return true;
+    return qn_fail(err, QN_USAGE, "OUT %s and MODEL %s lie inside one another", r->out, path);
+}
+
+static bool write_json(const char *dir, const char *name, const json_t *j, qn_err *err) {
+    char *path = qn_path_join(dir, name), *text = qn_json_text(j, true);
+    bool ok = qn_file_write(path, text, strlen(text), err);
+    free(path);
+    qn_free(text);
+    return ok;
+}
+
+static json_t *new_report(const qn_rewrite *r) {
+    char started[64];
+    time_t now = time(NULL);
+    struct tm tm;
+    gmtime_r(&now, &tm);
+    strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    json_t *o = json_object();
+    json_object_set_new(o, "quern_version", json_string(QN_VERSION));
+    json_object_set_new(o, "command", json_string(r->command));
+    json_object_set_new(o, "source", json_string(qn_ckpt_path(r->source)));
+    json_object_set_new(o, "result", json_string(r->out));
+    json_object_set_new(o, "started", json_string(started));
+    json_object_set_new(o, "seconds", json_real(0));
+    json_object_set_new(o, "tensors", json_array());
+    return o;
+}
+
+static void summarize(const run *u, json_t *report) {
+    const qn_rewrite *r = u->r;
+    size_t quantized = 0, copied = 0, produced = 0;
+    for (size_t i = 0; i < r->n_tensors; i++) {
+        const qn_out_tensor *t = &r->tensors[i];
+        quantized += t->source && t->source->scheme;
+        copied += t->bytes != NULL;
+        produced += t->rows != NULL;
+    }
+    json_t *s = r->summary ? json_copy(r->summary) : json_object();
+    json_object_set_new(s, "tensors", json_integer((json_int_t)r->n_tensors));
+    json_object_set_new(s, "quantized", json_integer((json_int_t)quantized));
+    json_object_set_new(s, "copied", json_integer((json_int_t)copied));
+    if (produced) json_object_set_new(s, "allclose_1e3", json_boolean(u->allclose));
+    json_object_set_new(s, "nonfinite", json_integer((json_int_t)u->n_nonfinite));
+    if (r->saturate)
+        json_object_set_new(s, "saturated", json_integer((json_int_t)u->n_saturated));
+    json_object_set_new(report, "summary", s);
+    if (u->n_nonfinite)
+        qn_note("%llu values that are not finite were carried over as they are",
+                (unsigned long long)u->n_nonfinite);
+}
+
+static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {
+    qn_rewrite *r = u->r;
+    double started = qn_now();
+    const json_t *config = r->config ? r->config : qn_ckpt_config(r->source);
+    if (!qn_side_files_copy(r->source, dir, r->drop, r->readme_note, err) ||
+        (config && !write_json(dir, "config.json", config, err)) ||
+        !write_tensors(u, dir, json_object_get(report, "tensors"), err))
+        return false;
+    summarize(u, report);
+    if (r->prove && !r->prove(r->user, dir, report, err)) return false;
+    json_object_set_new(report, "notes", r->notes ? json_copy(r->notes) : json_array());
+    json_object_set_new(report, "seconds", json_real(qn_now() - started));
+    return write_json(dir, "quern-report.json", report, err);
+}
+
+bool qn_rewrite_run(qn_rewrite *r, json_t **report, qn_err *err) {
+    run u = {.r = r};
+    *report = NULL;
+    if (!places_apart(r, err)) return false;
+    qn_outdir *dir = qn_outdir_new(r->out, r->overwrite, err);
+    if (!dir) return false;
+    json_t *j = new_report(r);
+    bool ok = run_init(&u, err) && fill_folder(&u, qn_outdir_path(dir), j, err) &&
+              qn_outdir_commit(dir, err);
+    run_done(&u);
+    qn_outdir_free(dir);
+    if (ok)
+        *report = j;
+    else
+        json_decref(j);
+    return ok;
+}

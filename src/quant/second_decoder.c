@@ -1,0 +1,367 @@
+// The second decoder: every layout as its description says it, one element at a time, in plain
+// arithmetic. Nothing here is shared with store's schemes, not even the float conversions; speed
+// does not matter. Sources: AutoGPTQ and GPTQModel (gptq, gptq_v2), AutoAWQ (gemm, gemv),
+// compressed-tensors (pack-quantized, int- and float-quantized), DeepSeek's block fp8.
+#include "quant/second_decoder.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+typedef float (*value_fn)(const qn_second *s, size_t row, size_t col);
+
+struct qn_second {
+    value_fn value;
+    const qn_tensor *w, *scales, *zeros, *g_idx;
+    size_t rows, cols, n_groups, group;
+    size_t block_rows, block_cols; // of scales that cover rectangles
+    unsigned bits;
+    int zero_offset; // added to a stored GPTQ zero
+    int fixed_zero;  // used instead of stored zeros; -1: none
+};
+
+// ---- numbers from bytes ----
+
+static uint64_t bytes_at(const qn_tensor *t, size_t index, size_t width) {
+    const uint8_t *p = t->data + index * width;
+    uint64_t v = 0;
+    for (size_t i = 0; i < width; i++) v |= (uint64_t)p[i] << 8 * i;
+    return v;
+}
+
+// sign, exponent and fraction of a small float format, spelled out: (-1)^s 1.f 2^(e - bias).
+static double small_float(uint32_t v, int e_bits, int f_bits) {
+    uint32_t f = v & ((1u << f_bits) - 1), e = v >> f_bits & ((1u << e_bits) - 1);
+    double sign = v >> (e_bits + f_bits) & 1 ? -1 : 1;
+    int bias = (1 << (e_bits - 1)) - 1;
+    double fraction = (double)f / (double)(1u << f_bits);
+    if (e == 0) return sign * ldexp(fraction, 1 - bias);
+    return sign * ldexp(1 + fraction, (int)e - bias);
+}
+
+static float f16_value(uint32_t v) {
+    if ((v & 0x7C00) == 0x7C00) return (v & 0x3FF) ? NAN : v >> 15 ? -INFINITY : INFINITY;
+    return (float)small_float(v, 5, 10);
+}
+
+static float e4m3_value(uint32_t v) { return (v & 0x7F) == 0x7F ? NAN : (float)small_float(v, 4, 3); }
+
+static float e5m2_value(uint32_t v) {
+    if ((v & 0x7C) == 0x7C) return (v & 3) ? NAN : v >> 7 ? -INFINITY : INFINITY;
+    return (float)small_float(v, 5, 2);
+}
+
+static float bits_as_float(uint32_t v) {
+    float f;
+    memcpy(&f, &v, sizeof f);
+    return f;
+}
+
+// Element `index` of a tensor as stored.
+static float number(const qn_tensor *t, size_t index) {
+    switch (t->dtype) {
+    case QN_DT_F32: return bits_as_float((uint32_t)bytes_at(t, index, 4));
+    case QN_DT_BF16: return bits_as_float((uint32_t)bytes_at(t, index, 2) << 16);
+    case QN_DT_F16: return f16_value((uint32_t)bytes_at(t, index, 2));
+    case QN_DT_F8_E4M3: return e4m3_value((uint32_t)bytes_at(t, index, 1));
+    case QN_DT_F8_E5M2: return e5m2_value((uint32_t)bytes_at(t, index, 1));
+    case QN_DT_I8: return (float)(int8_t)bytes_at(t, index, 1);
+    case QN_DT_U8:
+    case QN_DT_BOOL: return (float)bytes_at(t, index, 1);
+    case QN_DT_I16: return (float)(int16_t)bytes_at(t, index, 2);
+    case QN_DT_I32: return (float)(int32_t)bytes_at(t, index, 4);
+    case QN_DT_I64: return (float)(int64_t)bytes_at(t, index, 8);
+    case QN_DT_F64: {
+        uint64_t v = bytes_at(t, index, 8);
+        double d;
+        memcpy(&d, &v, sizeof d);
+        return (float)d;
+    }
+    default: return NAN;
+    }
+}
+
+// Bit `at` of a run of 32-bit words that begins at word `first` and goes on every `stride` words.
+static unsigned bit(const qn_tensor *t, size_t first, size_t stride, size_t at) {
+    return (unsigned)(bytes_at(t, first + at / 32 * stride, 4) >> at % 32 & 1);
+}
+
+// Field k of a dense bit stream, lowest bit first.
+static int field(const qn_tensor *t, size_t first, size_t stride, size_t k, unsigned bits) {
+    int v = 0;
+    for (unsigned i = 0; i < bits; i++)
+        v |= (int)bit(t, first, stride, k * bits + i) << i;
+    return v;
+}
+
+// scale * integer, rounded once to float: both are floats, the double product of a 24-bit and a
+// 9-bit number is exact.
+static float scaled(float scale, int code, int zero) {
+    return (float)((double)scale * (double)(code - zero));
+}
+
+// ---- layouts ----
+
+static float plain_value(const qn_second *s, size_t row, size_t col) {
+    return number(s->w, row * s->cols + col);
+}
+
+// GPTQ: qweight [in * bits / 32, out], a bit stream down each column; qzeros [groups, out * bits /
+// 32], a bit stream along each row; W[i, o] = scales[g, o] * (q - zero), stored transposed to us.
+static float gptq_value(const qn_second *s, size_t row, size_t col) {
+    size_t out = s->rows;
+    size_t g = s->g_idx ? (size_t)number(s->g_idx, col) : col / s->group;
+    int code = field(s->w, row, out, col, s->bits), zero = s->fixed_zero;
+    if (zero < 0) {
+        int stored = field(s->zeros, g * s->zeros->shape[1], 1, row, s->bits);
+        zero = (stored + s->zero_offset) & ((1 << s->bits) - 1);
+    }
+    return scaled(number(s->scales, g * out + row), code, zero);
+}
+
+// AWQ gemm: eight outputs a word, nibble i holds output order[i] of the eight.
+static float awq_gemm_value(const qn_second *s, size_t row, size_t col) {
+    static const unsigned order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+    unsigned nibble = 0;
+    while (order[nibble] != row % 8) nibble++;
+    size_t words = s->rows / 8, g = col / s->group;
+    int code = (int)(bytes_at(s->w, col * words + row / 8, 4) >> 4 * nibble & 15);
+    int zero = (int)(bytes_at(s->zeros, g * words + row / 8, 4) >> 4 * nibble & 15);
+    return scaled(number(s->scales, g * s->rows + row), code, zero);
+}
+
+// AWQ gemv: qweight [out, in / 8] in natural order, zeros and scales per output padded to words.
+static float awq_gemv_value(const qn_second *s, size_t row, size_t col) {
+    size_t g = col / s->group;
+    int code = field(s->w, row * s->w->shape[1], 1, col, 4);
+    int zero = field(s->zeros, row * s->zeros->shape[1], 1, g, 4);
+    return scaled(number(s->scales, row * s->scales->shape[1] + g), code, zero);
+}
+
+// compressed-tensors pack-quantized: codes offset by half the range, a bit stream along each row;
+// zero points likewise, but packed down the outputs.
+static float packed_value(const qn_second *s, size_t row, size_t col) {
+    size_t g = s->g_idx ? (size_t)number(s->g_idx, col) : col / s->group;
+    int half = 1 << (s->bits - 1), zero = 0;
+    int code = field(s->w, row * s->w->shape[1], 1, col, s->bits) - half;
+    if (s->zeros) zero = field(s->zeros, g, s->zeros->shape[1], row, s->bits) - half;
+    return scaled(number(s->scales, row * s->n_groups + g), code, zero);
+}
+
+// One byte an element, scales over rectangles (blocks, rows, groups of a row or the whole matrix).
+static float byte_value(const qn_second *s, size_t row, size_t col) {
+    size_t across = (s->cols + s->block_cols - 1) / s->block_cols;
+    size_t at = row / s->block_rows * across + col / s->block_cols;
+    float w = number(s->w, row * s->cols + col), scale = number(s->scales, at);
+    float zero = s->zeros ? number(s->zeros, at) : 0;
+    return (float)((double)scale * ((double)w - (double)zero));
+}
+
+// ---- recognising ----
+
+// The first of a config's keys that is there, looked for in nested weight descriptions too.
+static const json_t *config_key(const qn_ckpt *c, const char *const *keys) {
+    const json_t *q = qn_ckpt_quant_config(c);
+    for (; *keys; keys++) {
+        const json_t *v = json_object_get(q, *keys);
+        if (v && !json_is_null(v)) return v;
+    }
+    return NULL;
+}
+
+static size_t config_group(const qn_ckpt *c) {
+    static const char *const keys[] = {"group_size", "q_group_size", NULL};
+    const json_t *v = config_key(c, keys);
+    return json_is_integer(v) && json_integer_value(v) > 0 ? (size_t)json_integer_value(v) : 0;
+}
+
+static bool covers(size_t cols, size_t group, size_t n_groups) {
+    return group > 0 && (cols + group - 1) / group == n_groups;
+}
+
+// Inputs per group: the config's if that gives the groups there are, else an even split, else the
+// power of two that does (a short last group).
+static size_t group_of(const qn_ckpt *c, size_t cols, size_t n_groups) {
+    size_t g = config_group(c);
+    if (n_groups <= 1) return cols ? cols : 1;
+    if (covers(cols, g, n_groups)) return g;
+    if (cols % n_groups == 0) return cols / n_groups;
+    for (g = 8; g < cols; g *= 2)
+        if (covers(cols, g, n_groups)) return g;
+    return 0;
+}
+
+static const qn_tensor *part(const qn_ckpt *c, const char *prefix, const char *suffix) {
+    char *name = qn_strf("%s.%s", prefix, suffix);
+    const qn_tensor *t = qn_ckpt_find(c, name);
+    free(name);
+    return t && t->data ? t : NULL;
+}
+
+static bool flat_index(const qn_tensor *t) { // all zero: a placeholder, or absent
+    for (size_t i = 0; t && i < t->n; i++)
+        if (number(t, i) != 0) return false;
+    return true;
+}
+
+static bool index_fits(const qn_second *s) {
+    for (size_t i = 0; s->g_idx && i < s->g_idx->n; i++)
+        if (!(number(s->g_idx, i) >= 0 && number(s->g_idx, i) < (float)s->n_groups)) return false;
+    return true;
+}
+
+// Symmetric files store one zero throughout: 2^(b-1) - 1 means "plus one on reading" (v1), 2^(b-1)
+// is the zero itself (v2). The label counts only where the zeros vary.
+static void gptq_zeros(const qn_ckpt *c, qn_second *s) {
+    static const char *const formats[] = {"checkpoint_format", "format", NULL};
+    static const char *const syms[] = {"sym", "symmetric", NULL};
+    const json_t *label = config_key(c, formats), *sym = config_key(c, syms);
+    bool v2 = json_is_string(label) && strcmp(json_string_value(label), "gptq_v2") == 0;
+    int middle = 1 << (s->bits - 1);
+    bool low = true, mid = true;
+    for (size_t g = 0; g < s->n_groups; g++)
+        for (size_t o = 0; o < s->rows; o++) {
+            int z = field(s->zeros, g * s->zeros->shape[1], 1, o, s->bits);
+            low &= z == middle - 1;
+            mid &= z == middle;
+        }
+    s->zero_offset = v2 ? 0 : 1;
+    s->fixed_zero = -1;
+    if ((low || mid) && !json_is_false(sym)) s->fixed_zero = middle;
+}
+
+static bool set_gptq(const qn_ckpt *c, const char *prefix, qn_second *s) {
+    size_t out = s->scales->shape[1];
+    s->value = gptq_value;
+    s->rows = out;
+    s->n_groups = s->scales->shape[0];
+    s->bits = out ? (unsigned)(32 * s->zeros->shape[1] / out) : 0;
+    if (s->bits < 2 || s->bits > 8) return false;
+    s->cols = s->w->shape[0] * 32 / s->bits;
+    s->group = group_of(c, s->cols, s->n_groups);
+    s->g_idx = part(c, prefix, "g_idx");
+    if (s->n_groups <= 1 || flat_index(s->g_idx)) s->g_idx = NULL;
+    if (s->g_idx && (s->g_idx->n != s->cols || !index_fits(s))) return false;
+    if (s->zeros->shape[0] != s->n_groups || s->w->shape[1] != out || !s->group) return false;
+    gptq_zeros(c, s);
+    return true;
+}
+
+static bool set_awq_gemm(const qn_ckpt *c, qn_second *s) {
+    s->value = awq_gemm_value;
+    s->rows = s->scales->shape[1];
+    s->cols = s->w->shape[0];
+    s->n_groups = s->scales->shape[0];
+    s->group = group_of(c, s->cols, s->n_groups);
+    return s->group && s->zeros->shape[0] == s->n_groups && s->zeros->shape[1] * 8 == s->rows;
+}
+
+// The number of groups is padded, so the size comes from the config, or 128.
+static bool set_awq_gemv(const qn_ckpt *c, qn_second *s) {
+    s->value = awq_gemv_value;
+    s->rows = s->w->shape[0];
+    s->cols = s->w->shape[1] * 8;
+    s->group = config_group(c) ? config_group(c) : 128;
+    s->n_groups = (s->cols + s->group - 1) / s->group;
+    return s->n_groups <= s->scales->shape[1] && s->zeros->shape[0] == s->rows &&
+           s->zeros->shape[1] * 8 >= s->n_groups;
+}
+
+static bool set_qweight(const qn_ckpt *c, const char *prefix, qn_second *s) {
+    s->w = part(c, prefix, "qweight");
+    s->scales = part(c, prefix, "scales");
+    s->zeros = part(c, prefix, "qzeros");
+    if (!s->scales || !s->zeros || s->w->n_dims != 2 || s->scales->n_dims != 2 ||
+        s->zeros->n_dims != 2 || s->w->dtype != QN_DT_I32 || s->zeros->dtype != QN_DT_I32)
+        return false;
+    if (s->w->shape[1] == s->scales->shape[1]) return set_gptq(c, prefix, s);
+    if (s->w->shape[1] * 8 == s->scales->shape[1]) return set_awq_gemm(c, s);
+    if (s->w->shape[0] == s->scales->shape[0]) return set_awq_gemv(c, s);
+    return false;
+}
+
+static bool set_packed(const qn_ckpt *c, const char *prefix, qn_second *s) {
+    const qn_tensor *shape = part(c, prefix, "weight_shape");
+    s->w = part(c, prefix, "weight_packed");
+    s->scales = part(c, prefix, "weight_scale");
+    s->zeros = part(c, prefix, "weight_zero_point");
+    s->g_idx = part(c, prefix, "weight_g_idx");
+    if (!shape || !s->scales || shape->n != 2 || s->w->n_dims != 2 || s->w->dtype != QN_DT_I32)
+        return false;
+    s->value = packed_value;
+    s->rows = (size_t)number(shape, 0);
+    s->cols = (size_t)number(shape, 1);
+    for (s->bits = 8; s->bits > 0; s->bits--)
+        if ((s->cols * s->bits + 31) / 32 == s->w->shape[1]) break;
+    s->n_groups = s->rows ? s->scales->n / s->rows : 0;
+    s->group = group_of(c, s->cols, s->n_groups);
+    if (s->g_idx && (s->g_idx->n != s->cols || flat_index(s->g_idx))) s->g_idx = NULL;
+    return s->bits && s->group && s->w->shape[0] == s->rows && index_fits(s) &&
+           (!s->zeros || (s->zeros->n_dims == 2 && s->zeros->shape[1] == s->n_groups));
+}
+
+static bool set_bytes(const qn_ckpt *c, const char *prefix, qn_second *s) {
+    static const char *const keys[] = {"weight_block_size", NULL};
+    const json_t *block = config_key(c, keys);
+    size_t n = s->scales->n, edge[2] = {128, 128};
+    for (size_t i = 0; i < 2 && json_array_size(block) == 2; i++)
+        edge[i] = (size_t)json_integer_value(json_array_get(block, i));
+    s->value = byte_value;
+    s->zeros = part(c, prefix, "weight_zero_point");
+    s->block_rows = s->rows;
+    s->block_cols = s->cols;
+    if (n == 1) return true;
+    if (s->scales->n_dims < 2 || s->scales->shape[1] == 1) {
+        s->block_rows = 1;
+        if (n == s->rows) return true;
+    }
+    if (s->scales->n_dims != 2) return false;
+    if (s->scales->shape[0] == s->rows && s->cols % s->scales->shape[1] == 0) {
+        s->block_rows = 1; // groups of a row
+        s->block_cols = s->cols / s->scales->shape[1];
+        return true;
+    }
+    s->block_rows = edge[0];
+    s->block_cols = edge[1];
+    return edge[0] && edge[1] && covers(s->rows, edge[0], s->scales->shape[0]) &&
+           covers(s->cols, edge[1], s->scales->shape[1]);
+}
+
+static bool set_plain(const qn_ckpt *c, const char *name, const char *prefix, qn_second *s) {
+    const qn_tensor *t = s->w = qn_ckpt_find(c, name);
+    if (!t || !t->data || t->n_dims < 1 || t->n == 0) return false;
+    s->value = plain_value;
+    s->cols = t->shape[t->n_dims - 1];
+    s->rows = t->n / s->cols;
+    s->scales = part(c, prefix, "weight_scale_inv");
+    if (!s->scales) s->scales = part(c, prefix, "weight_scale");
+    return s->scales ? set_bytes(c, prefix, s) : true;
+}
+
+qn_second *qn_second_new(const qn_ckpt *c, const char *name, qn_err *err) {
+    qn_second *s = QN_NEW(qn_second);
+    size_t n = strlen(name);
+    char *prefix = qn_str_ends(name, ".weight") ? qn_strndup(name, n - 7) : qn_strdup(name);
+    bool ok;
+    if (part(c, prefix, "qweight"))
+        ok = set_qweight(c, prefix, s);
+    else if ((s->w = part(c, prefix, "weight_packed")))
+        ok = set_packed(c, prefix, s);
+    else
+        ok = set_plain(c, name, prefix, s);
+    free(prefix);
+    if (ok) return s;
+    bool there = s->w != NULL;
+    free(s);
+    return qn_fail_null(err, there ? QN_UNSUPPORTED : QN_NOT_FOUND,
+                        there ? "weight %s: the second decoder does not know this layout"
+                              : "weight %s: no tensors of that name", name);
+}
+
+void qn_second_free(qn_second *s) { free(s); }
+
+float qn_second_value(const qn_second *s, size_t row, size_t col) { return s->value(s, row, col); }

@@ -1,0 +1,140 @@
+// Opening a checkpoint for surgery: everything that its family expects is there, and everything that
+// is there is explained.
+#include "quant/source_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+static bool plain_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+    (void)err;
+    const qn_tensor *t = ((const qn_weight *)user)->parts[0];
+    size_t cols = t->n_dims > 1 && t->shape[0] ? t->n / t->shape[0] : t->n;
+    qn_tensor_to_f32(t, row0 * cols, n * cols, out);
+    return true;
+}
+
+static bool decoded_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+    return qn_weight_decode(user, row0, n, out, err);
+}
+
+void qn_source_float(qn_out_tensor *t, const qn_weight *w) {
+    t->source = w;
+    t->user = (void *)(uintptr_t)w; // both callbacks only read it
+    if (w->scheme) {
+        t->n_dims = 2;
+        t->shape[0] = w->rows;
+        t->shape[1] = w->cols;
+        t->rows = decoded_rows;
+    } else {
+        t->n_dims = w->parts[0]->n_dims;
+        memcpy(t->shape, w->parts[0]->shape, sizeof t->shape);
+        t->rows = plain_rows;
+    }
+}
+
+static bool all_zero(const qn_weight *w) {
+    if (w->scheme) return false;
+    const qn_tensor *t = w->parts[0];
+    float x[256];
+    for (size_t at = 0; at < t->n; at += 256) {
+        size_t n = t->n - at < 256 ? t->n - at : 256;
+        qn_tensor_to_f32(t, at, n, x);
+        for (size_t i = 0; i < n; i++)
+            if (x[i] != 0) return false;
+    }
+    return true;
+}
+
+static void note(json_t *notes, const char *text) {
+    qn_note("%s", text);
+    json_array_append_new(notes, json_string(text));
+}
+
+// A head stored beside a tied embedding is a copy; loaders tie again and never read it.
+static bool is_tied_copy(const qn_source_model *m, const qn_weight *w) {
+    if (!m->config.tie_word_embeddings || strcmp(w->name, "lm_head.weight") != 0 || w->scheme)
+        return false;
+    for (size_t i = 0; i < m->layout.n; i++) {
+        if (m->layout.tensors[i].role != QN_ROLE_EMBED) continue;
+        const qn_weight *e = qn_ckpt_weight(m->ckpt, m->layout.tensors[i].name);
+        return e && !e->scheme && e->parts[0]->bytes == w->parts[0]->bytes &&
+               memcmp(e->parts[0]->data, w->parts[0]->data, w->parts[0]->bytes) == 0;
+    }
+    return false;
+}
+
+static bool explain_extra(qn_source_model *m, const qn_weight *w, bool keep_extra, json_t *notes,
+                          qn_err *err) {
+    char text[512];
+    bool bias = qn_str_ends(w->name, ".bias");
+    if (bias && all_zero(w)) {
+        snprintf(text, sizeof text, "left out %s: an all-zero bias that %s does not have", w->name,
+                 m->config.architecture);
+        note(notes, text);
+        return true;
+    }
+    if (is_tied_copy(m, w)) {
+        snprintf(text, sizeof text, "left out %s: a copy of the tied embedding", w->name);
+        note(notes, text);
+        return true;
+    }
+    if (keep_extra) {
+        snprintf(text, sizeof text, "kept %s, which %s does not have", w->name,
+                 m->config.architecture);
+        note(notes, text);
+        m->weights[m->n_weights++] = w;
+        return true;
+    }
+    return qn_fail(err, QN_INPUT, "tensor %s: %s does not have it (--keep-extra carries it over)",
+                   w->name, m->config.architecture);
+}
+
+static bool take_weights(qn_source_model *m, bool keep_extra, json_t *notes, qn_err *err) {
+    const qn_weight *all;
+    size_t n;
+    if (!qn_ckpt_weights(m->ckpt, &all, &n, err)) return false;
+    qn_spelling spelling = qn_spelling_detect(&m->config, m->ckpt);
+    qn_layout_build(&m->layout, &m->config, &spelling);
+    m->weights = QN_NEW_ARRAY(const qn_weight *, m->layout.n + n);
+    for (size_t i = 0; i < m->layout.n; i++) {
+        const qn_expected *e = &m->layout.tensors[i];
+        const qn_weight *w = qn_ckpt_weight(m->ckpt, e->name);
+        if (!w)
+            return qn_fail(err, QN_NOT_FOUND, "%s: tensor %s is missing", qn_ckpt_path(m->ckpt),
+                           e->name);
+        if (!qn_expected_matches(e, w, err)) return false;
+        m->weights[m->n_weights++] = w;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!qn_layout_find(&m->layout, all[i].name) &&
+            !explain_extra(m, &all[i], keep_extra, notes, err))
+            return false;
+    return true;
+}
+
+bool qn_source_model_open(qn_source_model *m, const char *model, bool keep_extra, json_t *notes,
+                          qn_err *err) {
+    char *path = NULL;
+    *m = (qn_source_model){0};
+    if (!qn_resolve(model, &path, err)) return false;
+    m->ckpt = qn_ckpt_open(path, 0, err);
+    free(path);
+    if (!m->ckpt) return false;
+    const json_t *config = qn_ckpt_config(m->ckpt);
+    if (!config)
+        return qn_fail(err, QN_INPUT, "%s: config.json is missing", qn_ckpt_path(m->ckpt));
+    return qn_config_read(&m->config, config, "config.json", err) &&
+           take_weights(m, keep_extra, notes, err);
+}
+
+void qn_source_model_close(qn_source_model *m) {
+    free(m->weights);
+    qn_layout_done(&m->layout);
+    qn_config_done(&m->config);
+    qn_ckpt_free(m->ckpt);
+    *m = (qn_source_model){0};
+}

@@ -1,0 +1,121 @@
+// Entries of the report, and the range of codes and scales of a quantized weight.
+#include "quant/tensor_report.h"
+
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+
+char *qn_stored_as(const qn_weight *w) {
+    if (!w->scheme) return qn_strdup(qn_dtype_name(w->parts[0]->dtype));
+    char group[32] = "channel";
+    if (w->n_groups > 1) snprintf(group, sizeof group, "g%zu", w->group);
+    return qn_strf("%s %d-bit %s%s", w->layout, w->bits, group, w->sym ? "" : " asym");
+}
+
+json_t *qn_tensor_entry(const qn_out_tensor *t, const qn_tensor_figures *f) {
+    json_t *o = json_object(), *shape = json_array();
+    for (int i = 0; i < t->n_dims; i++)
+        json_array_append_new(shape, json_integer((json_int_t)t->shape[i]));
+    json_object_set_new(o, "name", json_string(t->name));
+    json_object_set_new(o, "shape", shape);
+    if (t->source) {
+        char *stored = qn_stored_as(t->source);
+        json_object_set_new(o, "dtype_in", json_string(stored));
+        free(stored);
+    }
+    json_object_set_new(o, "dtype_out", json_string(qn_dtype_name(t->dtype)));
+    if (f->exact.n) qn_stats_to_json(&f->exact, o);
+    if (f->rounding.n) {
+        uint64_t n = f->rounding.n - f->rounding.n_skipped;
+        json_object_set_new(o, "max_abs_error", qn_json_number(f->rounding.max_abs));
+        json_object_set_new(o, "mean_abs_error",
+                            qn_json_number(n ? f->rounding.abs_sum / (double)n : 0));
+        json_object_set_new(o, "allclose_1e3", json_boolean(f->n_not_close == 0));
+    }
+    if (f->norm >= 0) {
+        json_object_set_new(o, "operator_norm", qn_json_number(f->norm));
+        json_object_set_new(o, "operator_norm_tolerance", qn_json_number(f->norm_tolerance));
+    }
+    if (f->codes.n_scales) {
+        json_object_set_new(o, "scale_min", qn_json_number(f->codes.scale_min));
+        json_object_set_new(o, "scale_max", qn_json_number(f->codes.scale_max));
+        json_object_set_new(o, "scale_mean",
+                            qn_json_number(f->codes.scale_sum / (double)f->codes.n_scales));
+        json_object_set_new(o, "code_min", json_integer(f->codes.code_min));
+        json_object_set_new(o, "code_max", json_integer(f->codes.code_max));
+    }
+    return o;
+}
+
+// ---- codes ----
+
+typedef struct job {
+    const qn_weight *w;
+    size_t block;
+    qn_code_range *ranges; // per block
+    qn_err *errs;          // per block
+} job;
+
+static void add_scales(qn_code_range *r, const float *scales, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        double s = scales[i];
+        if (r->n_scales == 0 || s < r->scale_min) r->scale_min = s;
+        if (r->n_scales == 0 || s > r->scale_max) r->scale_max = s;
+        r->scale_sum += s;
+        r->n_scales++;
+    }
+}
+
+static void measure_block(void *ctx, size_t b, int thread) {
+    (void)thread;
+    job *j = ctx;
+    const qn_weight *w = j->w;
+    size_t row0 = b * j->block, n = w->rows - row0 < j->block ? w->rows - row0 : j->block;
+    uint8_t *codes = qn_alloc(n * w->cols);
+    float *scales = qn_alloc(n * w->n_groups * sizeof *scales);
+    qn_code_range r = {.code_min = 255};
+    if (qn_weight_codes(w, row0, n, codes, scales, NULL, &j->errs[b])) {
+        add_scales(&r, scales, n * w->n_groups);
+        for (size_t i = 0; i < n * w->cols; i++) {
+            if (codes[i] < r.code_min) r.code_min = codes[i];
+            if (codes[i] > r.code_max) r.code_max = codes[i];
+        }
+    }
+    j->ranges[b] = r;
+    free(codes);
+    free(scales);
+}
+
+static void merge(qn_code_range *a, const qn_code_range *b) {
+    if (b->n_scales == 0) return;
+    if (a->n_scales == 0) {
+        *a = *b;
+        return;
+    }
+    if (b->scale_min < a->scale_min) a->scale_min = b->scale_min;
+    if (b->scale_max > a->scale_max) a->scale_max = b->scale_max;
+    if (b->code_min < a->code_min) a->code_min = b->code_min;
+    if (b->code_max > a->code_max) a->code_max = b->code_max;
+    a->scale_sum += b->scale_sum;
+    a->n_scales += b->n_scales;
+}
+
+bool qn_measure_codes(qn_pool *pool, const qn_weight *w, qn_code_range *out, qn_err *err) {
+    size_t block = ((size_t)1 << 18) / (w->cols ? w->cols : 1);
+    block = block < 16 ? 16 : block / 16 * 16;
+    size_t n = (w->rows + block - 1) / block;
+    job j = {w, block, QN_NEW_ARRAY(qn_code_range, n), QN_NEW_ARRAY(qn_err, n)};
+    *out = (qn_code_range){0};
+    qn_pool_run(pool, n, measure_block, &j);
+    bool ok = true;
+    for (size_t b = 0; b < n && ok; b++) {
+        ok = j.errs[b].code == QN_OK;
+        if (!ok && err) *err = j.errs[b];
+        merge(out, &j.ranges[b]);
+    }
+    free(j.ranges);
+    free(j.errs);
+    return ok;
+}
