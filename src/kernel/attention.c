@@ -61,6 +61,7 @@ static void put_bf16(const qn_kv_view *v, uint16_t *keys, uint16_t *values, size
     keys += slot / PANEL * d * PANEL + slot % PANEL * 2;
     for (size_t i = 0; i < v->head_dim; i++)
         keys[i / 2 * 2 * PANEL + i % 2] = qn_f32_to_bf16(k[i]);
+    if (d > v->head_dim) keys[v->head_dim / 2 * 2 * PANEL + 1] = 0;
     values += slot / 2 * 2 * PANEL + slot % 2;
     for (size_t i = 0; i < v->head_dim; i++)
         values[i / PANEL * PANEL * v->block_tokens + i % PANEL * 2] = qn_f32_to_bf16(val[i]);
