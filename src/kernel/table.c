@@ -24,8 +24,9 @@ static const struct {
 } levels[] = {
     {QN_ISA_SCALAR, qn_table_scalar},
 #if defined(__x86_64__)
-    {QN_ISA_AVX2, qn_rows_avx2},
-    {QN_ISA_AVX512, qn_rows_avx512},
+    {QN_ISA_AVX2, qn_table_avx2},
+    {QN_ISA_AVX512, qn_table_avx512},
+    {QN_ISA_AVX512VNNI, qn_table_vnni},
 #endif
 };
 #define N_LEVELS (sizeof levels / sizeof *levels)

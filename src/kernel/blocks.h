@@ -1,0 +1,53 @@
+// How a leaf walks a tile: register blocks of a few rows by a few panels. The widths are each
+// leaf's; the block bodies are inlined with constant sizes, so that their accumulators live in
+// registers.
+#ifndef QN_KERNEL_BLOCKS_H
+#define QN_KERNEL_BLOCKS_H
+
+#include "kernel/table.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// rows and panels of the block at (row, panel). Only sizes that the walk below asks for occur.
+typedef void (*qn_block_fn)(const qn_tile *t, size_t row, size_t panel, size_t rows, size_t panels);
+
+// few rows (at most few_rows): wide panels; more: at most max_rows rows by `panels`; one panel at a
+// time where less is left.
+INLINE void walk(const qn_tile *t, qn_block_fn block, size_t few_rows, size_t wide, size_t max_rows,
+                 size_t panels) {
+    size_t step = t->m <= few_rows ? wide : panels, p = 0;
+    // Rows are spread evenly over the blocks: 13 becomes 7 + 6 rather than 12 + 1.
+    size_t blocks = (t->m + max_rows - 1) / max_rows;
+    while (p < t->n_panels) {
+        size_t take = t->n_panels - p >= step ? step : 1;
+        for (size_t b = 0, row = 0; b < blocks; b++) {
+            size_t rows = (t->m - row + blocks - b - 1) / (blocks - b);
+            block(t, row, p, rows, take);
+            row += rows;
+        }
+        p += take;
+    }
+}
+
+INLINE const float *x_row(const qn_tile *t, size_t row) {
+    return (const float *)t->x + row * t->ldx;
+}
+
+INLINE const int8_t *codes_row(const qn_tile *t, size_t row) {
+    return (const int8_t *)t->x + row * t->ldx;
+}
+
+INLINE const char *w_panel(const qn_tile *t, size_t panel) {
+    return (const char *)t->w + panel * t->ldw;
+}
+
+INLINE float *acc_at(const qn_tile *t, size_t row, size_t panel) {
+    return t->acc + row * t->ldacc + panel * 16;
+}
+
+#endif
