@@ -10,9 +10,9 @@
 
 #define TEXT_MAX ((size_t)1 << 30)
 
-enum { WORD_BYTES = 38, WORD_IDS = 12 };
+enum { WORD_BYTES = 22, WORD_IDS = 8, MAX_WORDS = 4096 };
 
-typedef struct word { // direct-mapped: a newer word takes an older one's place
+typedef struct word { // 64 bytes; direct-mapped: a newer word takes an older one's place
     uint64_t hash;
     uint8_t n, n_ids;
     char bytes[WORD_BYTES];
@@ -99,7 +99,7 @@ static bool encode_raw(encoder *e, const char *s, size_t n, qn_err *err) {
 
 static size_t words_for(size_t n) {
     size_t words = 16;
-    while (words < 16384 && words * 16 < n) words *= 2;
+    while (words < MAX_WORDS && words * 16 < n) words *= 2;
     return words;
 }
 

@@ -4,11 +4,23 @@
 #include "text/vocab.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "text/byte_alphabet.h"
+
+enum { HUGE_PAGE = 2 << 20 };
+
+void *qn_table_new(size_t bytes) {
+    if (bytes < HUGE_PAGE) return qn_alloc(bytes);
+    size_t rounded = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    void *p = aligned_alloc(HUGE_PAGE, rounded);
+    if (!p) return qn_alloc(bytes); // aborts in one place
+    madvise(p, rounded, MADV_HUGEPAGE);
+    return p;
+}
 
 void qn_vocab_init(qn_vocab *v) {
     *v = (qn_vocab){.seed = qn_rng_system()};
@@ -33,7 +45,7 @@ static void put(qn_vocab_index *x, uint32_t tag, size_t at, int32_t id) {
 static void grow(qn_vocab_index *x) {
     qn_vocab_index old = *x;
     size_t cap = old.slots ? (old.mask + 1) * 2 : 256;
-    x->slots = QN_NEW_ARRAY(qn_vocab_slot, cap);
+    x->slots = qn_table_new(cap * sizeof *x->slots);
     memset(x->slots, 0xFF, cap * sizeof *x->slots);
     x->mask = cap - 1;
     for (size_t i = 0; old.slots && i <= old.mask; i++)
@@ -42,7 +54,7 @@ static void grow(qn_vocab_index *x) {
 }
 
 static void insert(qn_vocab_index *x, uint64_t hash, int32_t id) {
-    if (!x->slots || x->n * 2 >= x->mask) grow(x);
+    if (!x->slots || x->n * 4 >= x->mask * 3) grow(x);
     put(x, (uint32_t)hash, (size_t)(uint32_t)hash, id);
     x->n++;
 }
@@ -118,10 +130,10 @@ bool qn_vocab_add(qn_vocab *v, const char *spelling, size_t n, int64_t id, const
                   qn_err *err) {
     if (!acceptable(v, spelling, n, id, what, err)) return false;
     qn_token t = {.spelling = (uint32_t)v->spellings.n, .bytes = (uint32_t)v->bytes.n,
-                  .present = true};
+                  .present = 1};
     t.odd = n == 0 || !qn_alphabet_bytes(spelling, n, &v->bytes);
     if (t.odd) qn_buf_add(&v->bytes, spelling, n);
-    t.n_bytes = (uint32_t)v->bytes.n - t.bytes;
+    t.n_bytes = (uint32_t)(v->bytes.n - t.bytes) & 0x3FFFFFFF; // files are smaller
     const char *bytes = v->bytes.data + t.bytes;
     uint64_t hash = qn_hash_bytes(bytes, t.n_bytes, v->seed);
     int32_t other = t.odd ? find_odd(v, spelling, n)

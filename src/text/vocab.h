@@ -11,8 +11,9 @@
 typedef struct qn_token {
     uint32_t spelling;  // offset into spellings, which has a 0 behind each
     uint32_t bytes;     // offset into bytes
-    uint32_t n_bytes;
-    bool present, odd;  // odd: its spelling is outside the byte-level alphabet, so no text makes it
+    uint32_t n_bytes : 30;
+    uint32_t present : 1;
+    uint32_t odd : 1;   // its spelling is outside the byte-level alphabet, so no text makes it
 } qn_token;
 
 typedef struct qn_vocab_slot {
@@ -35,6 +36,10 @@ typedef struct qn_vocab {
     size_t longest;       // of the plain tokens' bytes
     int32_t byte_id[256]; // token of a single byte, or -1
 } qn_vocab;
+
+// Memory for tables that are looked at in random order: in huge pages when it is big, which halves
+// the time of a look-up. Uninitialised; release with free.
+void *qn_table_new(size_t bytes);
 
 void qn_vocab_init(qn_vocab *v);
 void qn_vocab_done(qn_vocab *v);
