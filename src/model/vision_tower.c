@@ -154,7 +154,7 @@ static bool need_int(const json_t *o, const char *key, int64_t hi, int *out, qn_
 }
 
 static bool read_config(const json_t *o, size_t hidden_size, qn_vision *v, qn_err *err) {
-    int patch, temporal, channels, positions;
+    int patch = 0, temporal = 0, channels = 0, positions = 0; // need_int sets them or fails
     if (!need_int(o, "depth", 512, &v->depth, err) ||
         !need_int(o, "hidden_size", 65536, &v->hidden, err) ||
         !need_int(o, "num_heads", 1024, &v->heads, err) ||
