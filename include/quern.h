@@ -172,6 +172,8 @@ typedef struct qn_model_info {
     int n_layers, hidden_size, vocab_size; // vocab_size: rows of the output head
     int context_length;                    // max_position_embeddings
     size_t weight_bytes;                   // in memory
+    uint64_t params_per_token;             // weights one token meets: head counted, of experts
+                                           // those chosen, embedding not; 0: not known
     size_t kv_bytes_per_token, state_bytes_per_sequence;
     bool has_mtp, has_vision;
     int n_eos;

@@ -1,5 +1,5 @@
-// Made-up prompts on the real engine. Prefill: from submitting to the last prompt token. Decode: the
-// clock runs from the step in which every sequence has its first token, for n steps, so that
+// Made-up prompts on the real engine. Prefill: from submitting to the last prompt token. Decode:
+// the clock runs from the step in which every sequence has its first token, for n steps, so that
 // prompts never count.
 #include "cli/bench_rows.h"
 
@@ -121,8 +121,8 @@ static bool run_once(qn_session *s, const qn_bench_work *w, sample *out, qn_err 
     ok = drain(s, w, m, ok ? err : &ignored) && ok;
     free(m);
     if (ok && (out->seconds <= 0 || !out->tokens || !out->steps))
-        return qn_fail(err, QN_LIMIT, "nothing could be measured: %zu sequences of %zu tokens leave "
-                       "no room to decode within the context", w->batch, w->prompt);
+        return qn_fail(err, QN_LIMIT, "nothing could be measured: %zu sequences of %zu tokens "
+                       "leave no room to decode within the context", w->batch, w->prompt);
     return ok;
 }
 

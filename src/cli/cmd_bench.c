@@ -81,16 +81,31 @@ static double step_bytes(const bench *b, const qn_bench_work *w) {
 
 static json_t *number_or_null(double x) { return isnan(x) ? json_null() : qn_json_number(x); }
 
+// Multiplications and additions per second. A prompt needs the head for its last token only.
+static double row_gops(const bench *b, const qn_bench_work *w, const qn_bench_times *t) {
+    const qn_model_info *info = b->s.info;
+    double params = (double)info->params_per_token;
+    double head = (double)info->vocab_size * (double)info->hidden_size;
+    if (params <= 0) return NAN;
+    if (!w->decode) params -= head * (1 - 1 / (double)w->prompt);
+    return 2 * params * t->tok_s * 1e-9;
+}
+
 static json_t *row_json(const bench *b, const qn_bench_work *w, const qn_bench_times *t) {
-    double gb_s = step_bytes(b, w) / t->step_s * 1e-9, gops = NAN;
+    double gb_s = step_bytes(b, w) / t->step_s * 1e-9, gops = row_gops(b, w, t);
     double limit = w->decode ? gb_s / b->read_gb_s : gops / b->peak_gops;
-    return json_pack("{sssIsIsIsosososososososo}", "kind", w->decode ? "decode" : "prefill", "batch",
-                     (json_int_t)w->batch, "prompt", (json_int_t)w->prompt, "context",
-                     (json_int_t)(w->decode ? b->context : 0), "tok_s", qn_json_number(t->tok_s),
-                     "tok_s_min", qn_json_number(t->tok_s_min), "tok_s_max",
-                     qn_json_number(t->tok_s_max), "ms_per_step", qn_json_number(t->step_s * 1e3),
-                     "gb_s", qn_json_number(gb_s), "gops", number_or_null(gops), "of_limit",
-                     number_or_null(limit));
+    const struct {
+        const char *key;
+        double value;
+    } numbers[] = {{"tok_s", t->tok_s}, {"tok_s_min", t->tok_s_min}, {"tok_s_max", t->tok_s_max},
+                   {"ms_per_step", t->step_s * 1e3}, {"gb_s", gb_s}, {"gops", gops},
+                   {"of_limit", limit}};
+    json_t *row = json_pack("{s:s, s:I, s:I, s:I}", "kind", w->decode ? "decode" : "prefill",
+                            "batch", (json_int_t)w->batch, "prompt", (json_int_t)w->prompt,
+                            "context", (json_int_t)(w->decode ? b->context : 0));
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        json_object_set_new(row, numbers[i].key, number_or_null(numbers[i].value));
+    return row;
 }
 
 static bool add_row(bench *b, const qn_bench_work *w, qn_err *err) {
@@ -126,11 +141,12 @@ static bool add_rows(bench *b, qn_err *err) {
 
 static json_t *document(const bench *b, size_t rss) {
     int threads = qn_args_threads(b->a);
-    return json_pack("{sssisssssosIsIsosO}", "model", qn_args_at(b->a, 0), "threads",
-                     threads ? threads : qn_cpu_cores(), "precision",
-                     qn_args_precision(b->a, QN_FAST) == QN_EXACT ? "exact" : "fast", "cpu",
-                     qn_cpu_model(), "load_s", qn_json_number(b->s.load_s), "rss_bytes",
-                     (json_int_t)rss, "weight_bytes", (json_int_t)b->s.info->weight_bytes,
+    bool exact = qn_args_precision(b->a, QN_FAST) == QN_EXACT;
+    return json_pack("{s:s, s:i, s:s, s:s, s:o, s:I, s:I, s:o, s:O}",
+                     "model", qn_args_at(b->a, 0), "threads", threads ? threads : qn_cpu_cores(),
+                     "precision", exact ? "exact" : "fast", "cpu", qn_cpu_model(),
+                     "load_s", qn_json_number(b->s.load_s), "rss_bytes", (json_int_t)rss,
+                     "weight_bytes", (json_int_t)b->s.info->weight_bytes,
                      "read_gb_s", number_or_null(b->read_gb_s), "rows", b->rows);
 }
 
@@ -139,10 +155,11 @@ static double real_at(const json_t *row, const char *key) {
     return json_is_number(x) ? json_number_value(x) : NAN;
 }
 
-static void add_number(qn_table *t, const char *format, double x) {
-    char text[64] = "–";
-    if (!isnan(x)) snprintf(text, sizeof text, strcmp(format, "%") == 0 ? "%.0f %%" : "%.4g", x);
-    qn_table_add(t, text);
+static void add_number(qn_table *t, const json_t *row, const char *key) {
+    double x = real_at(row, key);
+    if (isnan(x)) qn_table_add(t, "–");
+    else if (json_is_integer(json_object_get(row, key)) || x >= 1000) qn_table_addf(t, "%.0f", x);
+    else qn_table_addf(t, x < 10 ? "%.2f" : "%.1f", x);
 }
 
 static void print_table(const bench *b, size_t rss) {
@@ -164,8 +181,10 @@ static void print_table(const bench *b, size_t rss) {
         static const char *const keys[] = {"batch", "prompt", "tok_s", "tok_s_min", "tok_s_max",
                                            "ms_per_step", "gb_s"};
         for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
-            add_number(&t, "", real_at(row, keys[k]));
-        add_number(&t, "%", 100 * real_at(row, "of_limit"));
+            add_number(&t, row, keys[k]);
+        double limit = real_at(row, "of_limit");
+        if (isnan(limit)) qn_table_add(&t, "–");
+        else qn_table_addf(&t, "%.0f %%", 100 * limit);
     }
     qn_table_print(&t, 0);
 }
@@ -227,8 +246,8 @@ const qn_command qn_cmd_bench = {
     .group = "Run",
     .summary = "prefill and decode speed by batch size, load time, memory",
     .usage = "MODEL [-p 128,512] [-n 64] [-b 1,2,4,8] [OPTIONS]",
-    .about = "Prompts are made up. The limit is the memory bandwidth measured in the same run for decode,\n"
-             "and the measured peak of the instructions used for prefill.",
+    .about = "Prompts are made up. The limit is what this machine reads from memory (decode) and\n"
+             "the peak of the instructions used (prefill), both measured in the same run.",
     .examples = "quern bench models/tiny-qwen3\n"
                 "quern bench Qwen/Qwen3-1.7B --weights q8 -b 1,8 --json\n"
                 "quern bench configs/qwen3-8b --load-format dummy -p 512 -b 1\n",

@@ -19,10 +19,12 @@ static void print_json(const qn_conversation *c, const qn_reply *r) {
     json_t *reasoning = json_object_get(last, "reasoning_content"), *tokens = json_array();
     for (size_t i = 0; i < r->n_tokens; i++)
         json_array_append_new(tokens, json_integer(r->tokens[i]));
-    json_t *j = json_pack("{sOsosIsossso}", "answer", json_object_get(last, "content"), "reasoning",
-                          reasoning ? json_incref(reasoning) : json_string(""), "prompt_tokens",
-                          (json_int_t)r->prompt_tokens, "tokens", tokens, "finish_reason",
-                          qn_finish_name(r->finish), "timing", qn_reply_timing(c->session, r));
+    reasoning = reasoning ? json_incref(reasoning) : json_string("");
+    json_t *j = json_pack("{s:O, s:o, s:I, s:o, s:s, s:o}",
+                          "answer", json_object_get(last, "content"), "reasoning", reasoning,
+                          "prompt_tokens", (json_int_t)r->prompt_tokens, "tokens", tokens,
+                          "finish_reason", qn_finish_name(r->finish),
+                          "timing", qn_reply_timing(c->session, r));
     qn_out_json(j);
     json_decref(j);
 }
@@ -220,9 +222,9 @@ const qn_command qn_cmd_chat = {
     .group = "Run",
     .summary = "talk with a model, using its chat template",
     .usage = "MODEL [-p TEXT | -f FILE] [OPTIONS]",
-    .about = "Without -p it reads messages line by line; on a terminal with editing, history and the\n"
-             "commands that /help lists. Ctrl-C stops the answer, Ctrl-D leaves. Reasoning is dimmed on\n"
-             "a terminal; elsewhere it goes to stderr, and the answer alone to stdout.",
+    .about = "Without -p it reads messages line by line; on a terminal with editing, history and\n"
+             "the commands that /help lists. Ctrl-C stops the answer, Ctrl-D leaves. Reasoning is\n"
+             "dimmed on a terminal; elsewhere it goes to stderr, and the answer alone to stdout.",
     .examples = "quern chat models/tiny-qwen3\n"
                 "quern chat models/tiny-qwen3 -p \"What is the capital of France?\" --no-think\n"
                 "quern chat Qwen/Qwen3.5-0.8B --image photo.jpg -p \"What is this?\"\n"

@@ -24,8 +24,8 @@ static bool dump(const qn_args *a, qn_session *s, const qn_image_list *images, q
     ok = ok && qn_dump_write(s->model, s->engine, path, &o, err);
     qn_progress_clear_line();
     if (ok && qn_args_has(a, "json")) {
-        json_t *j = json_pack("{sssIso}", "file", path, "tokens", (json_int_t)o.n_tokens, "load_s",
-                              qn_json_number(s->load_s));
+        json_t *j = json_pack("{s:s?, s:I, s:o}", "file", path, "tokens", (json_int_t)o.n_tokens,
+                              "load_s", qn_json_number(s->load_s));
         qn_out_json(j);
         json_decref(j);
     } else if (ok) {
@@ -75,9 +75,9 @@ const qn_command qn_cmd_dump = {
     .group = "Run",
     .summary = "logits and hidden states of a prompt, as safetensors",
     .usage = "MODEL (-p TEXT | --tokens IDS) -o FILE.safetensors [OPTIONS]",
-    .about = "Tensors: tokens I32[T], logits F32[T,V]; hidden.N, hidden.final F32[T,H]; mtp.logits\n"
-             "F32[T-1,V]; vision.pixel_values, vision.grid_thw, vision.embeds. Precision is exact unless\n"
-             "--precision says otherwise.",
+    .about = "Tensors: tokens I32[T], logits F32[T,V]; hidden.N, hidden.final F32[T,H];\n"
+             "mtp.logits F32[T-1,V]; vision.pixel_values, vision.grid_thw, vision.embeds. Precision is exact\n"
+             "unless --precision says otherwise.",
     .examples = "quern dump models/tiny-qwen3 --tokens \"1 2 3\" -o logits.safetensors\n"
                 "quern dump models/tiny-qwen3 -p \"Paris is\" --hidden -o hidden.safetensors\n"
                 "quern dump Qwen/Qwen3-0.6B -f text.txt --precision fast -o fast.safetensors\n",

@@ -71,8 +71,8 @@ static json_t *command_json(const qn_command *c) {
     for (size_t i = 0; i <= QN_OPT_TABLES; i++)
         for (const qn_option *o = table_at(c, i); o && o->name; o++)
             if (o->help) json_array_append_new(options, option_json(o));
-    return json_pack("{ssssssssso}", "name", c->name, "group", c->group, "summary", c->summary,
-                     "usage", c->usage, "options", options);
+    return json_pack("{s:s, s:s, s:s, s:s, s:o}", "name", c->name, "group", c->group,
+                     "summary", c->summary, "usage", c->usage, "options", options);
 }
 
 static void print_json(const qn_command *only) {

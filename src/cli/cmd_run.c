@@ -33,10 +33,11 @@ static void print_json(const qn_session *s, const qn_reply *r) {
     json_t *tokens = json_array();
     for (size_t i = 0; i < r->n_tokens; i++)
         json_array_append_new(tokens, json_integer(r->tokens[i]));
-    json_t *j = json_pack("{sIsosossso}", "prompt_tokens", (json_int_t)r->prompt_tokens, "tokens",
-                          tokens, "text", json_stringn(r->text.n ? r->text.data : "", r->text.n),
-                          "finish_reason", qn_finish_name(r->finish), "timing",
-                          qn_reply_timing(s, r));
+    json_t *text = json_stringn(r->text.n ? r->text.data : "", r->text.n);
+    json_t *j = json_pack("{s:I, s:o, s:o, s:s, s:o}",
+                          "prompt_tokens", (json_int_t)r->prompt_tokens, "tokens", tokens,
+                          "text", text, "finish_reason", qn_finish_name(r->finish),
+                          "timing", qn_reply_timing(s, r));
     qn_out_json(j);
     json_decref(j);
 }
@@ -91,8 +92,8 @@ const qn_command qn_cmd_run = {
     .group = "Run",
     .summary = "continue a text, streamed to stdout",
     .usage = "MODEL (-p TEXT | -f FILE | --tokens IDS) [OPTIONS]",
-    .about = "At most 512 new tokens unless -n says otherwise. Timing goes to stderr. No chat template\n"
-             "is applied: `quern chat` does that.",
+    .about = "At most 512 new tokens unless -n says otherwise. Timing goes to stderr. No chat\n"
+             "template is applied: `quern chat` does that. Without a tokenizer ids are printed.",
     .examples = "quern run models/tiny-qwen3 -p \"The capital of France is\" -n 16 --temp 0\n"
                 "quern run models/tiny-qwen3 -f story.txt --seed 7 --stop \"The end\"\n"
                 "quern run models/tiny-qwen3 --tokens \"1 2 3\" --json -q\n",

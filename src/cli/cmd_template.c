@@ -221,8 +221,9 @@ static const qn_option options[] = {
     {.name = "continue-final", .help = "continue the last message instead of a new turn"},
     {.name = "template", .kind = QN_OPT_FILE, .value = "FILE",
      .help = "this template instead of the checkpoint's"},
-    {.name = "jsonl", .help = "{\"messages\",\"tools\",\"kwargs\"} or {\"source\",\"context\"} a line "
-                              "in, {\"rendered\"} or {\"error\"} out"},
+    {.name = "jsonl",
+     .help = "{\"messages\",\"tools\",\"kwargs\"} or {\"source\",\"context\"} a line in, "
+             "{\"rendered\"} or {\"error\"} out"},
     {0},
 };
 

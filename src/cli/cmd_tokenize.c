@@ -121,7 +121,8 @@ static bool encode_line(const job *j, const json_t *line, qn_err *err) {
 
 static bool decode_line(const job *j, const json_t *line, qn_err *err) {
     const json_t *list = json_object_get(line, "ids");
-    if (!json_is_array(list)) return qn_fail(err, QN_INPUT, "expected {\"ids\": a list of integers}");
+    if (!json_is_array(list))
+        return qn_fail(err, QN_INPUT, "expected {\"ids\": a list of integers}");
     size_t n = json_array_size(list), i, n_text = 0;
     int32_t *ids = calloc(n + 1, sizeof *ids);
     if (!ids) return qn_fail(err, QN_NOMEM, "no memory for %zu ids", n);
@@ -184,7 +185,8 @@ static const qn_option options[] = {
     {.name = "plain", .help = "added tokens in the text are plain text"},
     {.name = "decode", .help = "from ids to text"},
     {.name = "skip-special", .help = "with --decode: leave special tokens out"},
-    {.name = "jsonl", .help = "a JSON object a line: {\"text\":…} or {\"ids\":…} in, the other out"},
+    {.name = "jsonl",
+     .help = "a JSON object a line: {\"text\":…} or {\"ids\":…} in, the other out"},
     {0},
 };
 

@@ -25,8 +25,8 @@ const qn_command qn_cmd_where = {
     .group = "Look",
     .summary = "the folder that a model's name stands for",
     .usage = "NAME [OPTIONS]",
-    .about = "NAME is Org/Name[@revision], looked up in the Hugging Face cache (HF_HUB_CACHE, HF_HOME)\n"
-             "and then in ModelScope's (MODELSCOPE_CACHE). Nothing is ever downloaded.",
+    .about = "NAME is Org/Name[@revision], looked up in the Hugging Face cache and then in\n"
+             "ModelScope's. Nothing is ever downloaded.",
     .examples = "quern where Qwen/Qwen3-0.6B\nquern where Qwen/Qwen3-0.6B@main --json\n",
     .min_args = 1,
     .max_args = 1,

@@ -55,8 +55,8 @@ void qn_conversation_set_system(qn_conversation *c, const char *text) {
 
 bool qn_conversation_add_image(qn_conversation *c, const char *path, qn_err *err) {
     if (!c->session->info->has_vision)
-        return qn_fail(err, QN_UNSUPPORTED, "%s: the checkpoint %s has no vision tower, so it takes "
-                       "no images", path, c->session->path);
+        return qn_fail(err, QN_UNSUPPORTED, "%s: the checkpoint %s has no vision tower, so it "
+                       "takes no images", path, c->session->path);
     if (!qn_images_add(&c->images, path, err)) return false;
     c->pending++;
     return true;

@@ -31,7 +31,8 @@ char *qn_find_model(const char *model, qn_err *err) {
 // is written to such a stdout fails, as it should.
 static void guard_streams(void) {
     for (int fd = 0; fd <= 2; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY) != fd) return;
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY) != fd)
+            return;
 }
 
 // Where the command stands: options may come before it, with values of their own.

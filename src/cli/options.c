@@ -154,7 +154,8 @@ static bool read_option(qn_args *a, char **words, size_t n, size_t *i, qn_err *e
     const qn_option *o = qn_option_find(a->command, word, &value);
     if (!o) return unknown(a->command, word, err);
     if (o->kind == QN_OPT_FLAG) {
-        if (value) return qn_fail(err, QN_USAGE, "--%s takes no value, found \"%s\"", o->name, value);
+        if (value)
+            return qn_fail(err, QN_USAGE, "--%s takes no value, found \"%s\"", o->name, value);
         return give(a, o, NULL, err);
     }
     if (!value) {

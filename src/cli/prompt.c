@@ -65,8 +65,8 @@ bool qn_prompt_ids(const qn_args *a, const qn_tokenizer *t, int32_t **ids, size_
     } else {
         ok = qn_prompt_text(a, &text, err);
         if (ok && !t)
-            ok = qn_fail(err, QN_UNSUPPORTED, "the checkpoint has no tokenizer, so a text cannot be "
-                         "its prompt; give ids with --tokens");
+            ok = qn_fail(err, QN_UNSUPPORTED, "the checkpoint has no tokenizer, so a text cannot "
+                         "be its prompt; give ids with --tokens");
         if (ok && text.n) ok = qn_encode(t, text.data, text.n, 0, ids, n, err);
     }
     qn_buf_done(&text);

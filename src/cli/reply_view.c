@@ -1,5 +1,6 @@
 // While text is still coming, a leading <think> without its end means reasoning, and a beginning
-// that could still become a tag is held back. Once the text is complete the library's split decides.
+// that could still become a tag is held back. Once the text is complete the library's split
+// decides.
 #include "cli/reply_view.h"
 
 #include <stdio.h>
@@ -46,7 +47,8 @@ void qn_reply_split(const char *text, size_t n, bool started_open, bool done,
     } else if (started_open || tagged) {
         parts->reasoning_from = tagged ? start + tag : 0;
         parts->reasoning_to = n - partial(text, n, CLOSE);
-        if (parts->reasoning_to < parts->reasoning_from) parts->reasoning_to = parts->reasoning_from;
+        if (parts->reasoning_to < parts->reasoning_from)
+            parts->reasoning_to = parts->reasoning_from;
     } else if (partial(text + start, end - start, OPEN) != end - start) {
         parts->answer_to = n;
     }

@@ -27,8 +27,7 @@ bool qn_session_open(qn_session *s, const qn_args *a, const qn_session_options *
     qn_engine_options e = {.max_num_batched_tokens =
                                (size_t)qn_args_int(a, "max-num-batched-tokens", 0),
                            .max_num_seqs = seqs ? seqs : o->min_seqs > 64 ? o->min_seqs : 0,
-                           .max_model_len = (size_t)qn_args_int(a, "max-model-len",
-                                                                (int64_t)o->model_len),
+                           .max_model_len = (size_t)qn_args_int(a, "max-model-len", 0),
                            .no_prefix_cache = o->no_prefix_cache,
                            .speculative_config = qn_args_text(a, "speculative-config", NULL)};
     s->path = qn_find_model(qn_args_at(a, 0), err);
@@ -143,7 +142,7 @@ double qn_reply_decode_rate(const qn_reply *r) {
 }
 
 json_t *qn_reply_timing(const qn_session *s, const qn_reply *r) {
-    return json_pack("{sososososo}", "load_s", qn_json_number(s->load_s), "prefill_s",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "load_s", qn_json_number(s->load_s), "prefill_s",
                      qn_json_number(qn_reply_prefill_s(r)), "decode_s",
                      qn_json_number(qn_reply_decode_s(r)), "prefill_tok_s",
                      qn_json_number(qn_reply_prefill_rate(r)), "decode_tok_s",
@@ -156,7 +155,8 @@ void qn_reply_note(const qn_session *s, const qn_reply *r) {
     char drafts[64] = "";
     if (stats.drafted_tokens)
         snprintf(drafts, sizeof drafts, "; %llu of %llu drafts accepted",
-                 (unsigned long long)stats.accepted_tokens, (unsigned long long)stats.drafted_tokens);
+                 (unsigned long long)stats.accepted_tokens,
+                 (unsigned long long)stats.drafted_tokens);
     qn_note_each("load %.2f s; prompt %zu tokens, %.1f tok/s; output %zu tokens, %.1f tok/s (%s)%s",
                  s->load_s, r->prompt_tokens, qn_reply_prefill_rate(r), r->n_tokens,
                  qn_reply_decode_rate(r), qn_finish_name(r->finish), drafts);

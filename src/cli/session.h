@@ -21,7 +21,6 @@ typedef struct qn_session_options {
     bool dummy, no_prefix_cache;
     bool text_only;    // no images will come: leave the vision tower on disk
     size_t min_seqs;   // raises --max-num-seqs' default
-    size_t model_len;  // raises nothing: what one sequence needs at most; 0: the model's context
 } qn_session_options;
 
 // Reads the engine table's options. On failure nothing is left open.

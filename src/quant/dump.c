@@ -82,7 +82,8 @@ static bool encode_pictures(dump *d, const qn_model *m, qn_err *err) {
 static bool expand_tokens(dump *d, const qn_model *m, qn_err *err) {
     int(*grids)[3] = qn_calloc(d->o->n_images + 1, sizeof *grids);
     int32_t(*rope3)[3] = NULL, delta;
-    for (size_t i = 0; i < d->o->n_images; i++) memcpy(grids[i], d->pictures[i].grid, sizeof *grids);
+    for (size_t i = 0; i < d->o->n_images; i++)
+        memcpy(grids[i], d->pictures[i].grid, sizeof *grids);
     bool ok = qn_model_expand_images(m, d->o->tokens, d->o->n_tokens, (const int(*)[3])grids,
                                      d->o->n_images, &d->tokens, &d->t, &rope3, &delta, err);
     qn_free(rope3);
