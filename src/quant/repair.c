@@ -1,0 +1,297 @@
+// repair: which matrices are wrong and how, mending them row by row, and proving the result by the
+// difference to what was broken. Finding and mending of one row is wrong_codes.c's.
+#include "quant/repair.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "quant/relabel.h"
+#include "quant/source_model.h"
+#include "quant/wrong_codes.h"
+
+// One damaged matrix. Rows are mended by several threads; the counts are guarded.
+typedef struct patient {
+    const qn_weight *w;
+    const qn_weight *reference; // or NULL
+    qn_wrong_finding finding;
+    size_t cols, n_groups;
+    pthread_mutex_t lock;
+    uint64_t exact, estimated;
+    double worst; // largest finite bound
+    uint64_t rows_checked, mismatches;
+} patient;
+
+typedef struct clinic {
+    qn_source_model model, reference;
+    patient *patients;
+    size_t n;
+    int n_threads;
+} clinic;
+
+// ---- one row ----
+
+static void count(patient *p, const double *bounds) {
+    uint64_t exact = 0;
+    double worst = 0;
+    for (size_t g = 0; g < p->n_groups; g++) {
+        exact += bounds[g] == 0;
+        if (isfinite(bounds[g]) && bounds[g] > worst) worst = bounds[g];
+    }
+    pthread_mutex_lock(&p->lock);
+    p->exact += exact;
+    p->estimated += p->n_groups - exact;
+    if (worst > p->worst) p->worst = worst;
+    pthread_mutex_unlock(&p->lock);
+}
+
+static bool mend_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+    patient *p = user;
+    const qn_tensor *t = p->w->parts[0];
+    size_t per = t->n_dims > 2 ? t->n / t->shape[0] / p->cols : 1; // rows of 3-D tensors
+    float *broken = QN_NEW_ARRAY(float, p->cols), *original = NULL;
+    double *bounds = QN_NEW_ARRAY(double, p->n_groups);
+    if (p->reference) original = QN_NEW_ARRAY(float, p->cols);
+    bool ok = true;
+    for (size_t r = row0 * per; ok && r < (row0 + n) * per; r++, out += p->cols) {
+        qn_tensor_to_f32(t, r * p->cols, p->cols, broken);
+        if (original) ok = qn_weight_decode(p->reference, r, 1, original, err);
+        qn_mended_row row = {out, bounds, original};
+        ok = ok && qn_wrong_codes_mend(&p->finding, broken, p->cols, p->w->name, &row, err);
+        if (ok) count(p, bounds);
+    }
+    free(broken);
+    free(original);
+    free(bounds);
+    return ok;
+}
+
+// ---- finding ----
+
+typedef struct look {
+    clinic *c;
+    size_t hint;
+    qn_wrong_finding *findings; // per weight
+    qn_err *errs;
+} look;
+
+static bool is_matrix(const qn_source_model *m, const qn_weight *w) {
+    const qn_expected *e = qn_layout_find(&m->layout, w->name);
+    return !w->scheme && w->parts[0]->n_dims >= 2 && e &&
+           (e->role == QN_ROLE_LINEAR || e->role == QN_ROLE_EXPERTS || e->role == QN_ROLE_HEAD);
+}
+
+static void look_at(void *ctx, size_t i, int thread) {
+    (void)thread;
+    look *l = ctx;
+    const qn_source_model *m = &l->c->model;
+    if (is_matrix(m, m->weights[i]))
+        qn_wrong_codes_find(m->weights[i], l->hint, &l->findings[i], &l->errs[i]);
+}
+
+static bool admit(clinic *c, const qn_weight *w, const qn_wrong_finding *f, qn_err *err) {
+    if (!f->certain)
+        return qn_fail(err, QN_INPUT, "tensor %s: perhaps %s, but not certainly (%s); not repaired",
+                       w->name, f->kind == QN_SIGNED_VIEW ? "signed-view" : "zero-offset",
+                       f->evidence);
+    patient *p = &c->patients[c->n++];
+    *p = (patient){.w = w, .finding = *f};
+    p->cols = w->parts[0]->shape[w->parts[0]->n_dims - 1];
+    p->n_groups = (p->cols + f->group - 1) / f->group;
+    pthread_mutex_init(&p->lock, NULL);
+    if (!c->reference.ckpt) return true;
+    p->reference = qn_ckpt_weight(c->reference.ckpt, w->name);
+    if (p->reference && p->reference->rows * p->reference->cols == w->parts[0]->n) return true;
+    return qn_fail(err, QN_INPUT, "reference: tensor %s is missing or has another shape", w->name);
+}
+
+static bool examine(clinic *c, size_t hint, qn_err *err) {
+    size_t n = c->model.n_weights;
+    qn_pool *pool = qn_pool_new(c->n_threads, err);
+    if (!pool) return false;
+    look l = {c, hint, QN_NEW_ARRAY(qn_wrong_finding, n), QN_NEW_ARRAY(qn_err, n)};
+    c->patients = QN_NEW_ARRAY(patient, n);
+    qn_pool_run(pool, n, look_at, &l);
+    qn_pool_free(pool);
+    bool ok = true;
+    for (size_t i = 0; ok && i < n; i++) {
+        if (l.errs[i].code) {
+            *err = l.errs[i];
+            ok = false;
+        } else if (l.findings[i].kind != QN_RIGHT) {
+            ok = admit(c, c->model.weights[i], &l.findings[i], err);
+        }
+    }
+    free(l.findings);
+    free(l.errs);
+    return ok;
+}
+
+// ---- proof ----
+
+// Broken minus right is a whole number of scales known from the kind of damage, the same for the
+// whole group: no search and no codes needed to see that.
+static bool group_agrees(const qn_wrong_finding *f, const float *broken, const float *right,
+                         size_t n) {
+    double steps = f->kind == QN_SIGNED_VIEW ? 128 : 1, least = INFINITY, most = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)broken[i] - (double)right[i]) / steps;
+        if (d < least) least = d;
+        if (d > most) most = d;
+        size = fmax(size, fmax(fabs((double)broken[i]), fabs((double)right[i])));
+    }
+    // Both numbers were rounded to the file's dtype; half a unit each.
+    double unit = f->rule.stored == QN_DT_BF16 ? 0x1p-8 : f->rule.stored == QN_DT_F16 ? 0x1p-11
+                                                                                      : 0x1p-24;
+    if (f->rule.through_f16) unit += 0x1p-11;
+    return most - least <= 2 * (2 * size * unit + 0x1p-24) / steps + 1e-6 * most;
+}
+
+typedef struct review {
+    clinic *c;
+    const qn_ckpt *written;
+} review;
+
+static void review_one(void *ctx, size_t i, int thread) {
+    (void)thread;
+    review *v = ctx;
+    patient *p = &v->c->patients[i];
+    const qn_tensor *before = p->w->parts[0], *after = qn_ckpt_find(v->written, before->name);
+    size_t rows = before->n / p->cols, g = p->finding.group;
+    if (!after || after->n != before->n) {
+        p->mismatches++;
+        return;
+    }
+    float *a = QN_NEW_ARRAY(float, p->cols), *b = QN_NEW_ARRAY(float, p->cols);
+    for (size_t r = 0; r < rows; r++, p->rows_checked++) {
+        qn_tensor_to_f32(before, r * p->cols, p->cols, a);
+        qn_tensor_to_f32(after, r * p->cols, p->cols, b);
+        for (size_t at = 0; at < p->cols; at += g)
+            p->mismatches += !group_agrees(&p->finding, a + at, b + at,
+                                           p->cols - at < g ? p->cols - at : g);
+    }
+    free(a);
+    free(b);
+}
+
+static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
+    clinic *c = user;
+    qn_ckpt *written = qn_ckpt_open(dir, 0, err);
+    if (!written) return qn_err_prefix(err, "proof: the result cannot be read back");
+    qn_pool *pool = qn_pool_new(c->n_threads, err);
+    review v = {c, written};
+    if (pool) qn_pool_run(pool, c->n, review_one, &v);
+    qn_pool_free(pool);
+    qn_ckpt_free(written);
+    if (!pool) return false;
+    uint64_t rows = 0, bad = 0, exact = 0, estimated = 0;
+    const char *first = NULL;
+    for (size_t i = 0; i < c->n; i++) {
+        const patient *p = &c->patients[i];
+        rows += p->rows_checked;
+        bad += p->mismatches;
+        exact += p->exact;
+        estimated += p->estimated;
+        if (p->mismatches && !first) first = p->w->name;
+    }
+    json_t *o = json_object(), *s = json_object_get(report, "summary");
+    json_object_set_new(o, "decoder", json_string("broken minus right is the same whole number of "
+                                                  "scales throughout a group"));
+    json_object_set_new(o, "rows_checked", json_integer((json_int_t)rows));
+    json_object_set_new(o, "mismatches", json_integer((json_int_t)bad));
+    json_object_set_new(report, "independent_check", o);
+    json_object_set_new(s, "repaired", json_integer((json_int_t)c->n));
+    json_object_set_new(s, "exact_groups", json_integer((json_int_t)exact));
+    json_object_set_new(s, "estimated_groups", json_integer((json_int_t)estimated));
+    if (!bad) return true;
+    return qn_fail(err, QN_INPUT, "proof: tensor %s: %llu groups are not what was broken; nothing "
+                   "was written", first, (unsigned long long)bad);
+}
+
+// ---- report and result ----
+
+static patient *patient_of(clinic *c, const qn_weight *w) {
+    for (size_t i = 0; i < c->n; i++)
+        if (c->patients[i].w == w) return &c->patients[i];
+    return NULL;
+}
+
+static void describe(void *user, const qn_out_tensor *t, json_t *entry) {
+    const patient *p = t->source ? patient_of(user, t->source) : NULL;
+    if (!p) return;
+    const char *kind = p->finding.kind == QN_SIGNED_VIEW ? "signed-view" : "zero-offset";
+    json_object_set_new(entry, "repaired", json_string(kind));
+    json_object_set_new(entry, "group_size", json_integer((json_int_t)p->finding.group));
+    json_object_set_new(entry, "exact_groups", json_integer((json_int_t)p->exact));
+    json_object_set_new(entry, "estimated_groups", json_integer((json_int_t)p->estimated));
+    if (p->estimated) json_object_set_new(entry, "estimate_bound", qn_json_number(p->worst));
+}
+
+static void add_tensor(qn_rewrite *r, clinic *c, const qn_weight *w) {
+    patient *p = patient_of(c, w);
+    const qn_tensor *t = w->parts[0];
+    qn_out_tensor *o = qn_rewrite_copy(r, t);
+    o->source = w;
+    if (!p) return;
+    o->bytes = NULL;
+    o->rows = mend_rows;
+    o->user = p;
+}
+
+static bool mend_all(clinic *c, const char *out, const qn_repair_options *o, json_t *notes,
+                     json_t **report, qn_err *err) {
+    qn_rewrite r = {.command = "repair", .source = c->model.ckpt, .out = out,
+                    .overwrite = o->overwrite, .shard_bytes = o->shard_bytes,
+                    .n_threads = o->n_threads, .describe = describe, .prove = prove, .user = c,
+                    .progress = o->progress, .progress_user = o->user,
+                    .notes = json_incref(notes)};
+    for (size_t i = 0; i < c->model.n_weights; i++) add_tensor(&r, c, c->model.weights[i]);
+    r.readme_note = qn_strf("Repaired by quern %s: %zu of its matrices were wrong; "
+                            "quern-report.json says what was exact and what is an estimate.",
+                            QN_VERSION, c->n);
+    bool ok = qn_rewrite_run(&r, report, err);
+    qn_rewrite_done(&r);
+    return ok;
+}
+
+static bool is_quantized(const qn_source_model *m) {
+    for (size_t i = 0; i < m->n_weights; i++)
+        if (m->weights[i]->scheme) return true;
+    return false;
+}
+
+static bool treat(clinic *c, const char *out, const qn_repair_options *o, json_t *notes,
+                  json_t **report, qn_err *err) {
+    if (is_quantized(&c->model)) {
+        qn_relabel_options relabel = {o->shard_bytes, o->overwrite, o->n_threads, o->progress,
+                                      o->user};
+        return qn_relabel(&c->model, out, &relabel, notes, report, err);
+    }
+    if (!examine(c, o->group_size, err)) return false;
+    if (c->n == 0)
+        return qn_fail(err, QN_INPUT, "%s: nothing to repair: no matrix looks signed-view or "
+                       "zero-offset", qn_ckpt_path(c->model.ckpt));
+    return mend_all(c, out, o, notes, report, err);
+}
+
+bool qn_repair(const char *model, const char *out, const qn_repair_options *o, json_t **report,
+               qn_err *err) {
+    clinic c = {.n_threads = o->n_threads};
+    json_t *notes = json_array();
+    *report = NULL;
+    bool ok = qn_source_model_open(&c.model, model, false, notes, err);
+    if (ok && o->reference)
+        ok = qn_source_model_open(&c.reference, o->reference, true, notes, err) ||
+             qn_err_prefix(err, "reference");
+    ok = ok && treat(&c, out, o, notes, report, err);
+    for (size_t i = 0; i < c.n; i++) pthread_mutex_destroy(&c.patients[i].lock);
+    free(c.patients);
+    qn_source_model_close(&c.model);
+    qn_source_model_close(&c.reference);
+    json_decref(notes);
+    return ok;
+}

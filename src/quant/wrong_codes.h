@@ -1,0 +1,42 @@
+// Dense weights that were derived from codes the wrong way, recognised from the weights alone.
+//   signed-view: an 8-bit code's byte was taken as signed and the zero point (128) forgotten:
+//                value = k s with k = c + 128 or c − 128. Codes gather at ±128 around a hole at 0.
+//   zero-offset: the zero point was off by one: value = (c ± 1) s. Codes of low-bit groups leave
+//                their range and every group's mean is shifted by a scale.
+#ifndef QN_QUANT_WRONG_CODES_H
+#define QN_QUANT_WRONG_CODES_H
+
+#include "quant/lattice.h"
+#include "store/weight.h"
+
+typedef enum qn_wrong { QN_RIGHT, QN_SIGNED_VIEW, QN_ZERO_OFFSET, QN_N_WRONG } qn_wrong;
+
+typedef struct qn_wrong_finding {
+    qn_wrong kind;
+    bool certain;        // an error; else only worth a warning
+    double confidence;   // 0 … 1
+    qn_lattice_rule rule;
+    size_t group;        // inputs per scale
+    int shift;           // zero-offset: the right code is k + shift (1 or −1)
+    int bits;            // of the codes
+    size_t groups_tried, groups_explained;
+    double mean_code, hole; // mean k; share of |k| below a quarter of the range
+    char evidence[256];  // one line for people
+} qn_wrong_finding;
+
+// Looks at some rows (spread over the matrix) of a plain float matrix. hint is a group size to use
+// when it is not 0. A healthy one gives kind QN_RIGHT; damaged rows (not finite) are left out.
+bool qn_wrong_codes_find(const qn_weight *w, size_t hint, qn_wrong_finding *out, qn_err *err);
+
+// One row put right: exact floats of row `row`. estimates gets, per group, the most that the value
+// chosen may be off (0: proven exact); n_groups of them. reference, when not NULL, is the row of the
+// original and decides where several scales stand. False with a reason when a group has no solution.
+typedef struct qn_mended_row {
+    float *values;    // [cols]
+    double *bounds;   // [n_groups]
+    const float *reference; // [cols] or NULL
+} qn_mended_row;
+bool qn_wrong_codes_mend(const qn_wrong_finding *f, const float *broken, size_t cols,
+                         const char *name, qn_mended_row *out, qn_err *err);
+
+#endif
