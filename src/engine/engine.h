@@ -141,7 +141,7 @@ void qn_batch_build(qn_engine *e);
 void qn_batch_clip_spans(qn_request *r, size_t from, size_t n, const qn_embed_span **spans,
                          size_t *n_spans);
 
-// draft.c: fills the draft layer's cache and makes the next step's drafts.
+// draft_rounds.c: fills the draft layer's cache and makes the next step's drafts.
 void qn_draft_make_room(qn_request *r, size_t n); // for hidden rows of n more positions
 void qn_draft_note(qn_request *r, size_t position, const float *hidden);
 bool qn_draft_step(qn_engine *e, double step_started, qn_err *err);

@@ -104,7 +104,8 @@ static outcome start(qn_request *r) {
         if (!hit.blocks) memset(r->state, 0, e->states.bytes);
         else qn_states_restore(&e->states, r->digests[hit.blocks - 1], r->state);
     }
-    r->drafting = (r->probe & QN_PROBE_MTP) || (!r->probe && qn_speculator_admit(&e->speculator));
+    r->drafting = (r->probe & QN_PROBE_MTP) ||
+                  (!r->probe && !r->no_output && qn_speculator_admit(&e->speculator));
     table_grow(r, qn_blocks_for(&e->blocks, r->n));
     qn_prefix_adopt(r, &hit);
     qn_request_reserve(r, r->n);

@@ -14,6 +14,7 @@
 #define TRY_PLAIN 3  // steps measured without drafts …
 #define TRY_DRAFT 4  // … and with, before the first verdict
 #define SURE_DRAFT 16
+#define PRIOR 4      // tries that the first guess of a chance is worth
 #define RECHECK 128  // steps between two looks at plain decoding while drafting
 #define GRACE 0.05   // seconds that filling may cost before it has to have paid
 #define FIRST_SLEEP 16
@@ -133,8 +134,10 @@ bool qn_speculator_admit(qn_speculator *s) {
 }
 
 void qn_speculator_saw_drafts(qn_speculator *s, int n_drafts, int n_accepted) {
-    for (int i = 0; i < n_drafts && i <= n_accepted; i++)
-        s->chance[i] += 0.05 * ((i < n_accepted) - s->chance[i]);
+    for (int i = 0; i < n_drafts && i <= n_accepted; i++) {
+        if (s->tried[i] < 100) s->tried[i]++;
+        s->chance[i] += ((i < n_accepted) - s->chance[i]) / (s->tried[i] + PRIOR);
+    }
 }
 
 void qn_speculator_saw_step(qn_speculator *s, size_t n_seqs, int depth, double tokens,

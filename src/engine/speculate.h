@@ -17,6 +17,7 @@ typedef struct qn_speculator {
     int most;    // drafts asked for; 0: no speculation
     bool always; // whether it pays or not (measurements, tests)
     double chance[QN_MAX_DRAFTS]; // that draft i is right when those before it were
+    int tried[QN_MAX_DRAFTS];
     qn_pace pace[QN_BATCH_SIZES][QN_MAX_DRAFTS + 1];
     double balance, spent; // seconds won by drafting so far, and seconds in all
     bool asleep;

@@ -32,6 +32,7 @@ static void on_probe(void *user, const char *name, size_t position, const float 
 void reply_submit(reply *r, qn_engine *e, qn_request_options o) {
     qn_err err = {0};
     size_t cancel_after = r->cancel_after;
+    reply_done(r); // of its last use; a fresh one is all zero
     *r = (reply){.cancel_after = cancel_after};
     o.on_event = on_event;
     o.on_probe = on_probe;

@@ -17,7 +17,7 @@ static const fake_config plain = {.context = 512, .block_tokens = 8};
 static const fake_config recurrent = {.context = 512, .block_tokens = 8, .state_bytes = 64};
 static const fake_config spoken = {.context = 512, .block_tokens = 8, .tokenizer = true};
 
-static size_t arena(const fake_config *c, size_t tokens) { return tokens * 16 + 0 * c->context; }
+static size_t arena(size_t tokens) { return tokens * 16; } // bytes
 
 static void ask_alone(const fake_config *c, qn_request_options o, reply *r) {
     qn_model *m = fake_model_new(c);
@@ -83,7 +83,7 @@ static void preempted_is_alone(void **state) {
     for (int c = 0; c < 2; c++)
         for (int probe = 0; probe < 2; probe++)
             check_batch(configs[c], (qn_engine_options){
-                .max_model_len = 248, .kv_cache_bytes = arena(configs[c], 256)}, probe);
+                .max_model_len = 248, .kv_cache_bytes = arena(256)}, probe);
 }
 
 static void cancelling_frees_everything(void **state) {
@@ -105,6 +105,7 @@ static void cancelling_frees_everything(void **state) {
     assert_true(qn_engine_step(e, &busy, NULL));
     assert_false(busy);
     for (int i = 0; i < 3; i++) assert_int_equal(r[i].finish, QN_FINISH_CANCELLED);
+    reply_done(&r[0]);
     r[0].cancel_after = 5;
     reply_submit(&r[0], e, greedy(tokens, 10, 0)); // cancelled from its own event
     run_all(e);
@@ -132,7 +133,8 @@ static void soak(const fake_config *c, qn_engine_options o) {
         q.no_output = i % 31 == 0;
         r[i].cancel_after = i % 4 ? 0 : 1 + qn_rng_u64(4, 0, i) % 20;
         reply_submit(&r[i], e, q);
-        for (size_t k = qn_rng_u64(5, 0, i) % 8; k > 0; k--) assert_true(qn_engine_step(e, &busy, NULL));
+        for (size_t k = qn_rng_u64(5, 0, i) % 8; k > 0; k--)
+            assert_true(qn_engine_step(e, &busy, NULL));
         size_t victim = qn_rng_u64(6, 0, i) % (i + 1);
         if (i % 11 == 0 && r[victim].request) qn_request_cancel(r[victim].request);
     }
@@ -154,7 +156,7 @@ static void soaking_leaves_nothing(void **state) {
     drafting.mtp = true;
     drafting.draft_percent = 60;
     const char *mtp = "{\"method\":\"mtp\",\"num_speculative_tokens\":3,\"always\":true}";
-    qn_engine_options o = {.max_model_len = 280, .kv_cache_bytes = arena(&plain, 400)};
+    qn_engine_options o = {.max_model_len = 280, .kv_cache_bytes = arena(400)};
     soak(&plain, o);
     soak(&recurrent, o);
     o.max_num_seqs = 5;
@@ -253,7 +255,7 @@ static void too_little_memory_says_what_fits(void **state) {
     (void)state;
     qn_err err = {0};
     qn_model *m = fake_model_new(&plain);
-    qn_engine_options o = {.max_model_len = 512, .kv_cache_bytes = arena(&plain, 120)};
+    qn_engine_options o = {.max_model_len = 512, .kv_cache_bytes = arena(120)};
     assert_null(qn_engine_new(m, &o, &err));
     assert_int_equal(err.code, QN_NOMEM);
     assert_non_null(strstr(err.text, "only 120 tokens would fit"));

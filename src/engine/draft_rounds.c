@@ -112,7 +112,7 @@ static bool take_snapshots(qn_request *r, int depth) {
 
 // How many drafts this request can use: not past its end, nor past the memory there is.
 static int depth_of(qn_request *r, int depth) {
-    if (r->probe || r->finish != QN_FINISH_NONE) return 0;
+    if (r->probe || r->no_output || r->finish != QN_FINISH_NONE) return 0;
     if (r->n - r->computed != 1 || r->n + 1 >= r->max_n) return 0;
     if (r->max_n - r->n - 1 < (size_t)depth) depth = (int)(r->max_n - r->n - 1);
     if (!qn_request_reserve(r, r->n + (size_t)depth) || !take_snapshots(r, depth)) return 0;
