@@ -23,12 +23,12 @@ function text(line) {
 in_options && /^ *\]/ { in_options = 0; next }
 !in_options && /"name":/ { command = text($0) }
 !in_options && /"summary":/ { summary = text($0) }
-in_options && /\{/ { name = letter = value = help = "" }
+in_options && /^ *\{$/ { name = letter = value = help = "" }
 in_options && /"name":/ { name = text($0) }
 in_options && /"letter":/ { letter = text($0) }
 in_options && /"value":/ { value = text($0) }
 in_options && /"help":/ { help = text($0) }
-in_options && /\}/ { print "O\t" command "\t" name "\t" letter "\t" value "\t" help }
+in_options && /^ *\},?$/ { print "O\t" command "\t" name "\t" letter "\t" value "\t" help }
 ' > "$work/list"
 [ -s "$work/list" ] || { echo "completions: $quern help --json says nothing" >&2; exit 1; }
 
