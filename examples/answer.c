@@ -26,7 +26,9 @@ static bool answer(const qn_model *m, qn_engine *engine, const char *question, q
               qn_encode(qn_model_tokenizer(m), prompt, n_prompt, 0, &ids, &n_ids, err);
     if (ok) {
         // Everything in the options is copied, so it may live on this stack.
-        qn_request_options o = {.tokens = ids, .n_tokens = n_ids, .on_event = on_event, .user = err};
+        qn_request_options o = {.tokens = ids, .n_tokens = n_ids};
+        o.on_event = on_event;
+        o.user = err;
         qn_sampling_default(m, &o.sampling);
         o.sampling.temperature = 0; // greedy: the same answer every time
         o.sampling.max_tokens = 64;

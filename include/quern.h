@@ -195,7 +195,7 @@ typedef struct qn_engine_options {
     size_t max_num_seqs;           // sequences in a step; 0: 64
     size_t max_model_len;          // tokens per sequence; 0: the model's context, at most what fits
     size_t kv_cache_bytes;         // arena for keys and values; 0: chosen from free memory
-    size_t prefix_cache_bytes;     // cap for cached recurrent states; 0: default. See no_prefix_cache
+    size_t prefix_cache_bytes;     // cap for cached recurrent states; 0: default
     bool no_prefix_cache;
     const char *speculative_config; // vLLM's JSON, or NULL
 } qn_engine_options;
