@@ -1,0 +1,42 @@
+// What padding does to one size of a model and to the tensors that have it.
+#ifndef QN_QUANT_PAD_PLAN_H
+#define QN_QUANT_PAD_PLAN_H
+
+#include "quant/pad.h"
+#include "quant/source_model.h"
+
+typedef struct qn_pad_size { // one of intermediate_size, moe_…, shared_expert_…
+    const char *key;         // in the config
+    size_t from, to;         // to == from: untouched
+    qn_pad_layout layout;
+} qn_pad_size;
+
+typedef enum qn_pad_axis {
+    QN_PAD_NONE,
+    QN_PAD_ROWS,       // gate, up: [I, H]
+    QN_PAD_COLS,       // down: [H, I]
+    QN_PAD_FUSED_ROWS, // experts.gate_up_proj [E, 2 I, H]: gate and up each
+    QN_PAD_FUSED_COLS, // experts.down_proj [E, H, I]
+} qn_pad_axis;
+
+// Which axis of an expected tensor is padded, and by which size of sizes[3] (dense, MoE, shared).
+qn_pad_axis qn_pad_axis_of(const qn_expected *e, const qn_pad_size sizes[3],
+                           const qn_pad_size **size);
+// The old unit at a new place, or SIZE_MAX for a zero.
+size_t qn_pad_source(const qn_pad_size *s, size_t place);
+
+// Adds the padded tensors of one quantized (GPTQ or AWQ) matrix to the rewrite, in the order of the
+// file. user data of the tensors is appended to *jobs, freed by the caller one by one with free.
+bool qn_pad_quantized(qn_rewrite *r, const qn_ckpt *c, const qn_weight *w, qn_pad_axis axis,
+                      const qn_pad_size *size, qn_err *err);
+
+// Proof on the written folder (see pad.h).
+typedef struct qn_pad_subject {
+    const qn_source_model *source;
+    const qn_pad_size *sizes;
+    bool quantized;
+    int n_threads;
+} qn_pad_subject;
+bool qn_pad_prove(void *subject, const char *dir, json_t *report, qn_err *err);
+
+#endif
