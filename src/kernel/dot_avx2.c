@@ -327,6 +327,31 @@ static void unpack_f8(const qn_unpack *u) {
         }
 }
 
+// ---- peaks ----
+
+static uint64_t peak_f32(size_t turns) {
+    volatile float seed = 1;
+    __m256 a[12], f = _mm256_set1_ps(seed);
+    UNROLL for (int j = 0; j < 12; j++) a[j] = _mm256_add_ps(f, _mm256_set1_ps((float)j));
+    for (size_t i = 0; i < turns; i++)
+        UNROLL for (int j = 0; j < 12; j++) a[j] = _mm256_fmadd_ps(a[j], f, f);
+    UNROLL for (int j = 0; j < 12; j++) seed = _mm256_cvtss_f32(a[j]);
+    return turns * 12 * 16;
+}
+
+static uint64_t peak_int8(size_t turns) {
+    volatile int seed = 3;
+    __m256i a[8], f = _mm256_set1_epi8((char)seed), ones = _mm256_set1_epi16(1);
+    UNROLL for (int j = 0; j < 8; j++) a[j] = _mm256_set1_epi8((char)(seed + j));
+    for (size_t i = 0; i < turns; i++)
+        UNROLL for (int j = 0; j < 8; j++) {
+            __m256i p = _mm256_maddubs_epi16(_mm256_xor_si256(a[j], f), f);
+            a[j] = _mm256_add_epi32(a[j], _mm256_madd_epi16(p, ones));
+        }
+    UNROLL for (int j = 0; j < 8; j++) seed = _mm256_extract_epi32(a[j], 0);
+    return turns * 8 * 64;
+}
+
 void qn_table_avx2(qn_table *t) {
     t->dot_f32 = dot_f32;
     t->dot_bf16 = dot_bf16;
@@ -338,6 +363,8 @@ void qn_table_avx2(qn_table *t) {
     t->unpack_q4 = unpack_q4;
     t->unpack_f8 = unpack_f8;
     t->f8_to_bf16 = f8_to_bf16;
+    t->peak_f32 = peak_f32;
+    t->peak_int8 = peak_int8;
     qn_rows_avx2(t);
 }
 #else

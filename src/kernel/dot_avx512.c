@@ -114,9 +114,20 @@ static void bf16_run(const qn_tile *t, size_t row, size_t panel, size_t rows, si
 
 static void dot_bf16(const qn_tile *t) { walk(t, bf16_run, 2, 4, 6, 2); }
 
+static uint64_t peak_f32(size_t turns) {
+    volatile float seed = 1;
+    __m512 a[16], f = _mm512_set1_ps(seed);
+    UNROLL for (int j = 0; j < 16; j++) a[j] = _mm512_add_ps(f, _mm512_set1_ps((float)j));
+    for (size_t i = 0; i < turns; i++)
+        UNROLL for (int j = 0; j < 16; j++) a[j] = _mm512_fmadd_ps(a[j], f, f);
+    UNROLL for (int j = 0; j < 16; j++) seed = _mm512_cvtss_f32(a[j]);
+    return turns * 16 * 32;
+}
+
 void qn_table_avx512(qn_table *t) {
     t->dot_f32 = dot_f32;
     t->dot_bf16 = dot_bf16;
+    t->peak_f32 = peak_f32;
     qn_rows_avx512(t);
 }
 #else

@@ -138,6 +138,28 @@ static void f8_to_bf16(const uint8_t *w, size_t n, uint16_t *out) {
     for (size_t i = 0; i < n; i++) out[i] = (uint16_t)(qn_f32_bits(qn_f8e4m3_to_f32(w[i])) >> 16);
 }
 
+// ---- peaks ----
+
+static uint64_t peak_f32(size_t turns) {
+    volatile float seed = 1;
+    float a[8], f = seed;
+    for (size_t j = 0; j < 8; j++) a[j] = f + (float)j;
+    for (size_t i = 0; i < turns; i++)
+        for (size_t j = 0; j < 8; j++) a[j] = fmaf(a[j], f, f);
+    for (size_t j = 0; j < 8; j++) seed = a[j];
+    return turns * 8 * 2;
+}
+
+static uint64_t peak_int8(size_t turns) {
+    volatile int seed = 3;
+    int a[8], f = seed;
+    for (size_t j = 0; j < 8; j++) a[j] = f + (int)j;
+    for (size_t i = 0; i < turns; i++)
+        for (size_t j = 0; j < 8; j++) a[j] += (int8_t)a[j] * (int8_t)(f + (int)i);
+    for (size_t j = 0; j < 8; j++) seed = a[j];
+    return turns * 8 * 2;
+}
+
 void qn_table_scalar(qn_table *t) {
     t->dot_f32 = dot_f32;
     t->dot_bf16 = dot_bf16;
@@ -149,5 +171,7 @@ void qn_table_scalar(qn_table *t) {
     t->unpack_q4 = unpack_q4;
     t->unpack_f8 = unpack_f8;
     t->f8_to_bf16 = f8_to_bf16;
+    t->peak_f32 = peak_f32;
+    t->peak_int8 = peak_int8;
     qn_rows_scalar(t);
 }

@@ -159,9 +159,20 @@ static void q4_run(const qn_tile *t, size_t row, size_t panel, size_t rows, size
 static void dot_q8(const qn_tile *t) { walk(t, q8_run, 4, 4, 12, 2); }
 static void dot_q4(const qn_tile *t) { walk(t, q4_run, 4, 4, 12, 2); }
 
+static uint64_t peak_int8(size_t turns) {
+    volatile int seed = 3;
+    __m512i a[16], f = _mm512_set1_epi8((char)seed);
+    UNROLL for (int j = 0; j < 16; j++) a[j] = _mm512_set1_epi32(seed + j);
+    for (size_t i = 0; i < turns; i++)
+        UNROLL for (int j = 0; j < 16; j++) a[j] = _mm512_dpbusd_epi32(a[j], f, f);
+    UNROLL for (int j = 0; j < 16; j++) seed = _mm512_cvtsi512_si32(a[j]);
+    return turns * 16 * 128;
+}
+
 void qn_table_vnni(qn_table *t) {
     t->dot_q8 = dot_q8;
     t->dot_q4 = dot_q4;
+    t->peak_int8 = peak_int8;
 }
 #else
 typedef int nothing_here; // another architecture

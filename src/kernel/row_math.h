@@ -241,6 +241,19 @@ static inline void delta_columns(const qn_delta_slice *d) {
     }
 }
 
+// Four streams, as many as keep the memory busy from one core.
+static inline uint64_t read_streams(const void *p, size_t n) {
+    uint64_t sum[LANES] = {0};
+    const uint64_t *at = p;
+    size_t quarter = n / 4 / sizeof *at;
+    for (size_t i = 0; i < quarter; i += LANES)
+        for (size_t s = 0; s < 4; s++)
+            for (size_t j = 0; j < LANES; j++) sum[j] += at[s * quarter + i + j];
+    uint64_t all = 0;
+    for (size_t j = 0; j < LANES; j++) all += sum[j];
+    return all;
+}
+
 static inline void fill_rows(qn_table *t) {
     t->round_bf16 = round_bf16_row;
     t->quantize_s8 = quantize_s8_row;
@@ -258,6 +271,7 @@ static inline void fill_rows(qn_table *t) {
     t->add_scaled = add_scaled_row;
     t->dot_lanes = dot_lanes_row;
     t->delta = delta_columns;
+    t->read = read_streams;
 }
 
 #endif

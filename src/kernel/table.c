@@ -13,7 +13,7 @@ static const char *const slot_names[] = {
     "unpack_q8",   "unpack_q4",  "unpack_f8", "f8_to_bf16", "round_bf16",  "quantize_s8",
     "rmsnorm",     "layernorm",  "rope",      "silu_mul",   "add",         "sigmoid_mul",
     "gelu_tanh",   "gelu_erf",   "softmax",   "softmax_step", "scale",     "add_scaled",
-    "dot_lanes",   "delta",
+    "dot_lanes",   "delta",      "peak_f32",  "peak_int8",  "read",
 };
 _Static_assert(sizeof slot_names / sizeof *slot_names == QN_N_SLOTS, "a name for every slot");
 

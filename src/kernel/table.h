@@ -90,6 +90,12 @@ typedef struct qn_table {
     void (*add_scaled)(float *acc, const float *x, const float *f, size_t n); // acc += x * f, fused
     float (*dot_lanes)(const float *x, const float *y, size_t n);
     void (*delta)(const qn_delta_slice *d);
+    // What the machine can do at most (`quern cpu --measure`): loops of the instructions that the
+    // dots use, on registers; they return the operations done. read sums n bytes (a multiple of
+    // 1024) in four streams.
+    uint64_t (*peak_f32)(size_t turns);
+    uint64_t (*peak_int8)(size_t turns);
+    uint64_t (*read)(const void *p, size_t n);
 } qn_table;
 
 #define QN_N_SLOTS (sizeof(qn_table) / sizeof(void (*)(void)))
