@@ -1,0 +1,91 @@
+// Quantized checkpoints of every scheme, and those of other people's tools: logits against those of
+// the exactly dequantized weights.
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "model/runner.h"
+
+static double logits_error(const char *folder, const qn_model_options *o) {
+    runner r;
+    reference ref;
+    char path[512];
+    snprintf(path, sizeof path, "%s/reference.safetensors", folder);
+    reference_open(&ref, path, "tokens");
+    runner_open(&r, folder, o, ref.n + 16);
+    size_t v = (size_t)r.info->vocab_size;
+    float *expected = reference_floats(&ref, "logits", NULL);
+    float *x = runner_logits(&r, 0, ref.tokens, ref.n, ref.n);
+    double e = worst_row(x, expected, ref.n, v, NULL);
+    free(x);
+    free(expected);
+    runner_close(&r);
+    reference_close(&ref);
+    return e;
+}
+
+static void check_all(const char *parent, size_t at_least) {
+    const qn_model_options o = {.precision = QN_EXACT, .n_threads = 2};
+    DIR *d = opendir(parent);
+    size_t n = 0;
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        char folder[384], path[512];
+        snprintf(folder, sizeof folder, "%s/%s", parent, e->d_name);
+        snprintf(path, sizeof path, "%s/reference.safetensors", folder);
+        if (!strncmp(e->d_name, "broken", 6) || !qn_file_exists(path)) continue;
+        double error = logits_error(folder, &o);
+        printf("  %-34s %.2g\n", e->d_name, error);
+        if (!(error <= 1e-3)) fail_msg("%s: logits are off by %g", folder, error);
+        n++;
+    }
+    closedir(d);
+    assert_true(n >= at_least);
+}
+
+static void schemes(void **state) {
+    (void)state;
+    check_all("tests/data/quantized", 21);
+}
+
+static void other_tools(void **state) {
+    (void)state;
+    check_all("tests/data/thirdparty", 10);
+}
+
+// --weights: a float checkpoint quantized while it is loaded stays near itself, in every family.
+static void quantized_while_loading(void **state) {
+    static const char *const folders[] = {"qwen3", "qwen3_moe", "qwen3_5", "qwen3_next",
+                                          "qwen3_5_moe"};
+    static const struct {
+        qn_weights weights;
+        double limit;
+    } formats[] = {{QN_F32, 1e-4}, {QN_BF16, 1e-4}, {QN_Q8, 0.1}, {QN_Q4, 1.0}};
+    (void)state;
+    for (size_t f = 0; f < 5; f++)
+        for (size_t i = 0; i < 4; i++) {
+            const qn_model_options o = {.precision = QN_EXACT, .n_threads = 1,
+                                        .weights = formats[i].weights, .no_vision = true};
+            char folder[256];
+            snprintf(folder, sizeof folder, "tests/data/families/%s", folders[f]);
+            double e = logits_error(folder, &o);
+            if (!(e <= formats[i].limit)) fail_msg("%s, format %zu: off by %g", folder, i, e);
+        }
+}
+
+int main(void) {
+    qn_log_set_quiet(true);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(schemes),
+        cmocka_unit_test(other_tools),
+        cmocka_unit_test(quantized_while_loading),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
