@@ -17,7 +17,8 @@ typedef struct qn_weight {
     const qn_tensor *parts[QN_MAX_PARTS]; // by the scheme's own order; parts[0] holds the codes
     size_t rows, cols;        // [out, in]; a plain vector has rows 1; 3-D plain: rows = d0 * d1
     int bits;                 // of a code; 0 for plain
-    size_t group, n_groups;   // inputs per scale as stored
+    size_t group, n_groups;   // inputs per scale as stored; the last group may be short
+    size_t scale_rows;        // outputs that share a scale: 1, or more in fp8 blocks
     bool sym;                 // every zero is the middle
     bool act_order;           // groups are not consecutive inputs
     int zero_offset;          // GPTQ: what is added to a stored zero (1: v1, 0: v2), by content
@@ -33,6 +34,17 @@ const qn_weight *qn_ckpt_weight(qn_ckpt *c, const char *name); // NULL: none. Af
 // Differences between the quantization config and the tensors, one line each (empty: it matches).
 size_t qn_ckpt_n_label_errors(const qn_ckpt *c);
 const char *qn_ckpt_label_error(const qn_ckpt *c, size_t i);
+
+// What the checkpoint's quantization is, by content; for `inspect`. method and format are spelled as
+// configs spell them. False when nothing is quantized. After qn_ckpt_weights.
+typedef struct qn_quant_info {
+    const char *method, *format; // "gptq", "gptq_v2"; "awq", "gemm"; "fp8", "e4m3"; …
+    int bits;                    // of most matrices
+    int64_t group_size;          // of most matrices; -1: one group for all inputs
+    bool sym, desc_act, label_matches;
+    size_t modules;
+} qn_quant_info;
+bool qn_ckpt_quant_info(const qn_ckpt *c, qn_quant_info *out);
 
 // Rows row0 … row0 + n - 1 as exact floats [n][cols] in natural column order:
 // scale * (code - zero), formed in float from the stored scale.
