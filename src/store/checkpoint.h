@@ -25,14 +25,14 @@ typedef struct qn_tensor {
     int n_dims;
     size_t shape[QN_MAX_DIMS];
     size_t n;            // elements
-    const uint8_t *data; // in the mapping; not aligned. NULL when the file ends before it (tolerant)
+    const uint8_t *data; // in the mapping; not aligned. NULL (tolerant): the file ends before it
     size_t bytes;
     size_t offset;       // in the file, from its start
     int shard;
 } qn_tensor;
 
-// One damage found in a tolerant opening; codes as in `quern check`: bad-header, truncated, overlap,
-// duplicate-key, …
+// One damage found in a tolerant opening; codes as in `quern check`: bad-header, truncated,
+// overlap, duplicate-key, missing-tensor, shape-mismatch
 typedef struct qn_damage {
     const char *code;
     char *tensor; // or NULL

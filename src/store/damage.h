@@ -13,8 +13,8 @@ typedef struct qn_damages { // {0} is empty
 // tensor may be NULL. A hostile file cannot fill memory: after some thousands the rest is dropped.
 bool qn_damage_add(qn_damages *d, const char *code, const char *tensor, qn_err *err,
                    const char *fmt, ...) QN_PRINTF(5, 6);
-// The same for a failure that err holds already; empties err when the work goes on. A failure of the
-// system stays one.
+// The same for a failure that err holds already; empties err when the work goes on. A failure of
+// the system stays one.
 bool qn_damage_take(qn_damages *d, const char *code, const char *tensor, qn_err *err);
 void qn_damages_done(qn_damages *d);
 

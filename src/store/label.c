@@ -1,5 +1,5 @@
-// Owns reading quantization configs. Every tool spells them differently (bits, w_bit, wbits, …); all
-// spellings end in one qn_label. How tensors are read does not depend on it, except where they
+// Owns reading quantization configs. Every tool spells them differently (bits, w_bit, wbits, …);
+// all spellings end in one qn_label. How tensors are read does not depend on it, except where they
 // leave a choice.
 #include "store/label.h"
 
@@ -15,7 +15,7 @@
 // One rule: which modules, and what is said about them.
 struct qn_label_rule {
     qn_pattern *pattern; // or:
-    const char *name;    // a module's name, or a part of it between dots; NULL with a pattern or all
+    const char *name;    // a module's name, or a part of it between dots
     bool everything;     // a class name such as "Linear": all that no other rule names
     bool overrides;      // what it leaves unsaid is as in `all`; else nothing else is said
     qn_label_entry said;
@@ -135,8 +135,8 @@ static bool read_extra(qn_label *l, const json_t *extra, qn_err *err) {
 
 static bool refuse_format(const char *file, const char *key, const char *found, const char *known,
                           qn_err *err) {
-    return qn_fail(err, QN_UNSUPPORTED, "%s: %s is %.100s, which quern cannot read (known: %s)", file,
-                   key, found, known);
+    return qn_fail(err, QN_UNSUPPORTED, "%s: %s is %.100s, which quern cannot read (known: %s)",
+                   file, key, found, known);
 }
 
 #define CT_FORMATS "pack-quantized, int-quantized, float-quantized, naive-quantized, "             \

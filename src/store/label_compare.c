@@ -97,7 +97,8 @@ static void compare_one(const qn_label *l, const qn_weight *w, finding *f) {
     compare_group(&e, w, &f[GROUP]);
     compare_block(&e, w, &f[BLOCK]);
     if (e.sym == 1 && !w->sym)
-        add(&f[SYM], "it is said to be symmetric, but the zeros differ from %d", 1 << (w->bits - 1));
+        add(&f[SYM], "it is said to be symmetric, but the zeros differ from %d",
+            1 << (w->bits - 1));
     if (e.desc_act == 0 && w->act_order)
         add(&f[ACT], "desc_act is false, but g_idx is not in order");
 }

@@ -185,7 +185,7 @@ static bool is_revision(const char *dir, const char *revision) {
         size_t n = strlen(revision);
         if (at) {
             at += strlen("Revision:");
-            same = strncmp(at, revision, n) == 0 && (at[n] == ',' || !at[n] || isspace((unsigned char)at[n]));
+            same = strncmp(at, revision, n) == 0 && strchr(", \r\n", at[n]); // or the end
         }
     }
     qn_buf_done(&text);

@@ -199,8 +199,8 @@ static bool drop_duplicates(reader *r, qn_err *err) {
         const qn_tensor *a = &h->tensors[order[i - 1]], *b = &h->tensors[order[i]];
         twice[order[i]] = strcmp(a->name, b->name) == 0;
         if (twice[order[i]])
-            ok = qn_damage_add(r->d, "duplicate-key", b->name, err, "%s: tensor %s is in the header "
-                               "twice, at offsets %zu and %zu", r->name, b->name, a->offset,
+            ok = qn_damage_add(r->d, "duplicate-key", b->name, err, "%s: tensor %s is in the "
+                               "header twice, at offsets %zu and %zu", r->name, b->name, a->offset,
                                b->offset);
     }
     for (size_t i = 0; ok && i < h->n; i++) {

@@ -1,8 +1,8 @@
 // AWQ, 4 bits, true zeros, groups of consecutive inputs.
-// gemm: P.qweight [in, out / 8], P.qzeros [groups, out / 8], P.scales [groups, out]; a word's nibble
-// k holds output 8c + order[k], order = 0 2 4 6 1 3 5 7.
-// gemv: P.qweight [out, in / 8] and P.qzeros [out, zw] in natural order, P.scales [out, 8 zw]; zeros
-// and scales are padded to 8 zw groups.
+// gemm: P.qweight [in, out / 8], P.qzeros [groups, out / 8], P.scales [groups, out]; a word's
+// nibble k holds output 8c + order[k], order = 0 2 4 6 1 3 5 7.
+// gemv: P.qweight [out, in / 8] and P.qzeros [out, zw] in natural order, P.scales [out, 8 zw];
+// zeros and scales are padded to 8 zw groups.
 // gemv_fast and marlin are other layouts; they are refused by name or for their types.
 #include <stdlib.h>
 #include <string.h>
@@ -59,7 +59,8 @@ static bool gemm_bind(qn_weight *w, const qn_label_entry *said, qn_err *err) {
     w->cols = q->shape[0];
     w->n_groups = s->shape[0];
     w->layout = "awq-gemm";
-    if (!w->rows || !qn_part_is_scale(s, err)) return w->rows || qn_part_mismatch(s, err, "outputs");
+    if (!w->rows) return qn_part_mismatch(s, err, "outputs");
+    if (!qn_part_is_scale(s, err)) return false;
     if (!qn_group_from_count(w, 0, err)) return false; // every group is full
     w->sym = parts_are_there(w) && zeros_are(w, 8);
     return true;
@@ -106,8 +107,8 @@ static void gemm_zeros(const qn_weight *w, size_t row0, size_t n, uint8_t *out) 
 extern const qn_scheme qn_scheme_awq_gemm;
 const qn_scheme qn_scheme_awq_gemm = {
     .family = "awq", .format = "gemm", .parts = {".qweight", ".qzeros", ".scales"},
-    .required = 1 << QWEIGHT | 1 << QZEROS | 1 << SCALES, .scale_part = SCALES, .claims = gemm_claims, .bind = gemm_bind,
-    .codes = gemm_codes, .scales = gemm_scales, .zeros = gemm_zeros,
+    .required = 1 << QWEIGHT | 1 << QZEROS | 1 << SCALES, .scale_part = SCALES,
+    .claims = gemm_claims, .bind = gemm_bind, .codes = gemm_codes, .scales = gemm_scales, .zeros = gemm_zeros,
 };
 
 // ---- gemv ----
@@ -168,6 +169,6 @@ static void gemv_zeros(const qn_weight *w, size_t row0, size_t n, uint8_t *out) 
 extern const qn_scheme qn_scheme_awq_gemv;
 const qn_scheme qn_scheme_awq_gemv = {
     .family = "awq", .format = "gemv", .parts = {".qweight", ".qzeros", ".scales"},
-    .required = 1 << QWEIGHT | 1 << QZEROS | 1 << SCALES, .scale_part = SCALES, .claims = gemv_claims, .bind = gemv_bind,
-    .codes = gemv_codes, .scales = gemv_scales, .zeros = gemv_zeros,
+    .required = 1 << QWEIGHT | 1 << QZEROS | 1 << SCALES, .scale_part = SCALES,
+    .claims = gemv_claims, .bind = gemv_bind, .codes = gemv_codes, .scales = gemv_scales, .zeros = gemv_zeros,
 };

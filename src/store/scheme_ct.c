@@ -51,7 +51,7 @@ static void zeros(const qn_weight *w, size_t row0, size_t n, uint8_t *out) {
         for (size_t g = 0; g < w->n_groups; g++) out[r * w->n_groups + g] = zero_at(w, row0 + r, g);
 }
 
-// Zeros as bytes have one per scale and have to be codes; also finds out whether all are the middle.
+// Zeros as bytes have to be codes, one per scale; also finds out whether all are the middle.
 static bool check_zeros(qn_weight *w, qn_err *err) {
     const qn_tensor *z = w->parts[ZERO];
     w->sym = true;
@@ -137,8 +137,8 @@ const qn_scheme qn_scheme_ct_pack = {
     .family = "compressed-tensors", .format = "pack-quantized",
     .parts = {".weight_packed", ".weight_scale", ".weight_zero_point", ".weight_shape",
               ".weight_g_idx"},
-    .required = 1 << WEIGHT | 1 << SCALE | 1 << SHAPE, .scale_part = SCALE, .g_idx_part = G_IDX, .claims = pack_claims,
-    .bind = pack_bind, .codes = pack_codes, .scales = scales, .zeros = zeros,
+    .required = 1 << WEIGHT | 1 << SCALE | 1 << SHAPE, .scale_part = SCALE,
+    .g_idx_part = G_IDX, .claims = pack_claims, .bind = pack_bind, .codes = pack_codes, .scales = scales, .zeros = zeros,
 };
 
 // ---- int ----
@@ -166,6 +166,6 @@ extern const qn_scheme qn_scheme_ct_int;
 const qn_scheme qn_scheme_ct_int = {
     .family = "compressed-tensors", .format = "int-quantized",
     .parts = {".weight", ".weight_scale", ".weight_zero_point"},
-    .required = 1 << WEIGHT | 1 << SCALE, .scale_part = SCALE, .claims = int_claims, .bind = int_bind,
-    .codes = int_codes, .scales = scales, .zeros = zeros,
+    .required = 1 << WEIGHT | 1 << SCALE, .scale_part = SCALE, .claims = int_claims,
+    .bind = int_bind, .codes = int_codes, .scales = scales, .zeros = zeros,
 };

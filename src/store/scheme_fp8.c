@@ -1,5 +1,5 @@
-// FP8: P.weight F8_E4M3 [out, in] and one factor per block, row or matrix, by which it is multiplied
-// (also where the name says _inv): P.weight_scale_inv in "fp8" files, P.weight_scale in those of
+// FP8: P.weight F8_E4M3 [out, in] and one factor per block, row or matrix, by which it is
+// multiplied (also where the name says _inv): P.weight_scale_inv in "fp8" files, P.weight_scale in those of
 // compressed-tensors. The factors' shape tells: [ceil(out / br), ceil(in / bc)], [out, 1], [1].
 #include <string.h>
 
@@ -59,11 +59,11 @@ static void scales(const qn_weight *w, size_t row0, size_t n, float *out) {
 extern const qn_scheme qn_scheme_fp8, qn_scheme_ct_float;
 const qn_scheme qn_scheme_fp8 = {
     .family = "fp8", .format = "e4m3", .parts = {".weight", ".weight_scale_inv"},
-    .required = 1 << WEIGHT | 1 << SCALE, .scale_part = SCALE, .floats = true, .claims = claims, .bind = bind,
-    .codes = codes, .scales = scales,
+    .required = 1 << WEIGHT | 1 << SCALE, .scale_part = SCALE, .floats = true,
+    .claims = claims, .bind = bind, .codes = codes, .scales = scales,
 };
 const qn_scheme qn_scheme_ct_float = {
     .family = "compressed-tensors", .format = "float-quantized",
-    .parts = {".weight", ".weight_scale"}, .required = 1 << WEIGHT | 1 << SCALE, .scale_part = SCALE, .floats = true,
-    .claims = claims, .bind = bind, .codes = codes, .scales = scales,
+    .parts = {".weight", ".weight_scale"}, .required = 1 << WEIGHT | 1 << SCALE,
+    .scale_part = SCALE, .floats = true, .claims = claims, .bind = bind, .codes = codes, .scales = scales,
 };

@@ -54,8 +54,8 @@ bool qn_group_from_count(qn_weight *w, int64_t said, qn_err *err) {
         return true;
     }
     if (w->cols % w->n_groups)
-        return qn_fail(err, QN_INPUT, "%s: %zu inputs in %zu groups: the group size does not divide",
-                       w->name, w->cols, w->n_groups);
+        return qn_fail(err, QN_INPUT, "%s: %zu inputs in %zu groups: the group size does not "
+                       "divide", w->name, w->cols, w->n_groups);
     w->group = w->cols / w->n_groups;
     return true;
 }

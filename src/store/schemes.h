@@ -1,5 +1,5 @@
-// On-disk schemes: how one logical matrix lies in several tensors P.qweight, P.scales, … Every scheme
-// says which tensors it is made of, recognises and checks them, and gives codes, scales and zeros
+// On-disk schemes: how one logical matrix lies in several tensors P.qweight, P.scales, … Every
+// scheme says which tensors it is made of, recognises and checks them, and gives codes, scales and zeros
 // of rows; everything else (floats, packing, threads) is the same for all and not here. One file
 // per family (scheme_*.c), one line per scheme in schemes.c.
 #ifndef QN_STORE_SCHEMES_H
@@ -38,8 +38,8 @@ bool qn_part_mismatch(const qn_tensor *t, qn_err *err, const char *expected, ...
 bool qn_part_is(const qn_tensor *t, size_t a, size_t b, qn_err *err);
 // Scales may be F16, BF16 or F32.
 bool qn_part_is_scale(const qn_tensor *t, qn_err *err);
-// Group of n_groups over cols inputs: the one the label names if it fits, else cols / n_groups; what
-// does not divide is an error.
+// Group of n_groups over cols inputs: the one the label names if it fits, else cols / n_groups;
+// what does not divide is an error.
 bool qn_group_from_count(qn_weight *w, int64_t said, qn_err *err);
 // Reads g_idx (int32, [cols]) into w->group and w->act_order; an all-zero placeholder or one of -1
 // counts as none: *none is then true and nothing is filled.

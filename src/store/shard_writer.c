@@ -85,8 +85,8 @@ bool qn_shards_declare(qn_shards *s, const char *name, qn_dtype dtype, const siz
     if (s->n_shards)
         return qn_fail(err, QN_USAGE, "tensor %s is declared after data were written", name);
     if (n_dims < 0 || n_dims > QN_MAX_DIMS)
-        return qn_fail(err, QN_LIMIT, "tensor %s has %d dimensions, at most %d can be written", name,
-                       n_dims, QN_MAX_DIMS);
+        return qn_fail(err, QN_LIMIT, "tensor %s has %d dimensions, at most %d can be written",
+                       name, n_dims, QN_MAX_DIMS);
     if (qn_utf8_valid(name, strlen(name)) != strlen(name) || strcmp(name, "__metadata__") == 0)
         return qn_fail(err, QN_USAGE, "tensor %s: not a name a tensor can have", name);
     for (int i = 0; i < n_dims; i++) {

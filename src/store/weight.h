@@ -35,8 +35,8 @@ const qn_weight *qn_ckpt_weight(qn_ckpt *c, const char *name); // NULL: none. Af
 size_t qn_ckpt_n_label_errors(const qn_ckpt *c);
 const char *qn_ckpt_label_error(const qn_ckpt *c, size_t i);
 
-// What the checkpoint's quantization is, by content; for `inspect`. method and format are spelled as
-// configs spell them. False when nothing is quantized. After qn_ckpt_weights.
+// What the checkpoint's quantization is, by content; for `inspect`. method and format are spelled
+// as configs spell them. False when nothing is quantized. After qn_ckpt_weights.
 typedef struct qn_quant_info {
     const char *method, *format; // "gptq", "gptq_v2"; "awq", "gemm"; "fp8", "e4m3"; …
     int bits;                    // of most matrices

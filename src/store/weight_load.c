@@ -40,7 +40,8 @@ static bool plan_plain(plan *p, const qn_weight *w, qn_weights want, qn_err *err
     static const qn_format_id wanted[] = {[QN_F32] = QN_FORMAT_F32, [QN_BF16] = QN_FORMAT_BF16,
                                           [QN_Q8] = QN_FORMAT_Q8, [QN_Q4] = QN_FORMAT_Q4};
     qn_dtype d = w->parts[0]->dtype;
-    if (!qn_dtype_is_float(d)) return qn_part_mismatch(w->parts[0], err, "floats, or scales beside");
+    if (!qn_dtype_is_float(d))
+        return qn_part_mismatch(w->parts[0], err, "floats, or scales beside");
     if (want != QN_STORED) plan_floats(p, wanted[want]);
     else if (d == QN_DT_F16) plan_floats(p, QN_FORMAT_F16);
     else if (d == QN_DT_F32 || d == QN_DT_F64) plan_floats(p, QN_FORMAT_F32);
