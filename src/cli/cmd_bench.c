@@ -54,6 +54,21 @@ static size_t largest(const sizes *s) {
 
 // ---- the machine's limits ----
 
+// The peak that prefill is held against: that of the products which the weights are made for.
+static const char *product(const bench *b) {
+    qn_weights weights = qn_args_weights(b->a);
+    if (qn_args_precision(b->a, QN_FAST) == QN_EXACT || weights == QN_F32) return "f32";
+    if (weights != QN_STORED) return weights == QN_BF16 ? "bf16" : "int8";
+    char *text = NULL;
+    json_t *j = qn_inspect(b->s.path, false, &text, NULL) ? json_loads(text, 0, NULL) : NULL;
+    const json_t *quantization = json_object_get(j, "quantization");
+    const char *method = json_string_value(json_object_get(quantization, "method"));
+    bool codes = json_is_object(quantization) && !(method && strstr(method, "fp8"));
+    json_decref(j);
+    qn_free(text);
+    return codes ? "int8" : "bf16";
+}
+
 static bool measure_machine(bench *b, qn_err *err) {
     char *text;
     if (!qn_cpu_describe(true, qn_args_threads(b->a), &text, err)) return false;
@@ -61,8 +76,9 @@ static bool measure_machine(bench *b, qn_err *err) {
     free(text);
     if (!j) return false;
     const json_t *read = json_object_get(j, "read_gb_s");
+    const json_t *peak = json_object_get(json_object_get(j, "peak_gops"), product(b));
     b->read_gb_s = json_is_number(read) ? json_number_value(read) : NAN;
-    b->peak_gops = NAN;
+    b->peak_gops = json_is_number(peak) ? json_number_value(peak) : NAN;
     json_decref(j);
     return true;
 }
@@ -206,7 +222,7 @@ static int run(const qn_args *a, qn_err *err) {
     const qn_session_options how = {
         .precision = QN_FAST, .no_prefix_cache = true, .text_only = true,
         .dummy = strcmp(qn_args_text(a, "load-format", "auto"), "dummy") == 0,
-        .min_seqs = largest(&b.batches)};
+        .seqs = largest(&b.batches)};
     if (!qn_session_open(&b.s, a, &how, err)) return -1;
     size_t rss = qn_rss_bytes();
     b.rows = json_array();

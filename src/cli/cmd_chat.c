@@ -189,7 +189,7 @@ static int run(const qn_args *a, qn_err *err) {
         return qn_fail(err, QN_USAGE, "--json needs -p TEXT or -f FILE") - 1;
     qn_session s;
     chat c = {0};
-    const qn_session_options how = {.precision = QN_FAST};
+    const qn_session_options how = {.precision = QN_FAST, .seqs = 1};
     if (!qn_session_open(&s, a, &how, err)) return -1;
     bool ok = qn_conversation_init(&c.talk, &s, a, err);
     if (ok && once) {

@@ -6,6 +6,23 @@
 #include "cli/command.h"
 #include "cli/output.h"
 
+// For people: sizes in units.
+static void show_units(json_t *sizes) {
+    const char *key;
+    json_t *v;
+    json_object_foreach(sizes, key, v) {
+        char text[32];
+        qn_format_bytes(json_number_value(v), text);
+        if (json_is_number(v)) json_object_set_new(sizes, key, json_string(text));
+    }
+}
+
+static void print(json_t *j) {
+    show_units(json_object_get(j, "caches"));
+    show_units(json_object_get(j, "memory"));
+    qn_out_tree(j, 0);
+}
+
 static int run(const qn_args *a, qn_err *err) {
     char *text;
     if (!qn_cpu_describe(qn_args_has(a, "measure"), qn_args_threads(a), &text, err)) return -1;
@@ -13,7 +30,7 @@ static int run(const qn_args *a, qn_err *err) {
     free(text);
     if (!j) return -1;
     if (qn_args_has(a, "json")) qn_out_json(j);
-    else qn_out_tree(j, 0);
+    else print(j);
     json_decref(j);
     return 0;
 }

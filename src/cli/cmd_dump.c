@@ -44,7 +44,7 @@ static int run(const qn_args *a, qn_err *err) {
         return qn_fail(err, QN_USAGE, "no output is given, expected -o FILE.safetensors") - 1;
     bool ok = true;
     for (size_t i = 0; ok && i < n; i++) ok = qn_images_add(&images, paths[i], err);
-    const qn_session_options how = {.precision = QN_EXACT, .no_prefix_cache = true,
+    const qn_session_options how = {.precision = QN_EXACT, .seqs = 1, .no_prefix_cache = true,
                                     .text_only = n == 0};
     ok = ok && qn_session_open(&s, a, &how, err);
     if (ok) {
@@ -76,8 +76,8 @@ const qn_command qn_cmd_dump = {
     .summary = "logits and hidden states of a prompt, as safetensors",
     .usage = "MODEL (-p TEXT | --tokens IDS) -o FILE.safetensors [OPTIONS]",
     .about = "Tensors: tokens I32[T], logits F32[T,V]; hidden.N, hidden.final F32[T,H];\n"
-             "mtp.logits F32[T-1,V]; vision.pixel_values, vision.grid_thw, vision.embeds. Precision is exact\n"
-             "unless --precision says otherwise.",
+             "mtp.logits F32[T-1,V]; vision.pixel_values, vision.grid_thw, vision.embeds.\n"
+             "Precision is exact unless --precision says otherwise.",
     .examples = "quern dump models/tiny-qwen3 --tokens \"1 2 3\" -o logits.safetensors\n"
                 "quern dump models/tiny-qwen3 -p \"Paris is\" --hidden -o hidden.safetensors\n"
                 "quern dump Qwen/Qwen3-0.6B -f text.txt --precision fast -o fast.safetensors\n",

@@ -65,7 +65,7 @@ static bool generate(const qn_args *a, qn_session *s, qn_reply *r, qn_err *err) 
 static int run(const qn_args *a, qn_err *err) {
     qn_session s;
     qn_reply r = {0};
-    const qn_session_options how = {.precision = QN_FAST, .text_only = true};
+    const qn_session_options how = {.precision = QN_FAST, .seqs = 1, .text_only = true};
     if (!qn_session_open(&s, a, &how, err)) return -1;
     bool ok = generate(a, &s, &r, err);
     if (ok && qn_args_has(a, "json")) print_json(&s, &r);

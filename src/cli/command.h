@@ -67,11 +67,7 @@ int qn_args_threads(const qn_args *a);
 qn_precision qn_args_precision(const qn_args *a, qn_precision otherwise);
 qn_weights qn_args_weights(const qn_args *a);
 
-// The folder of a MODEL argument (qn_free). A failed look-up of a name adds the commands that
-// would download it to the error.
+// The folder of a MODEL argument (qn_free); NULL on failure.
 char *qn_find_model(const char *model, qn_err *err);
-
-// One line to follow the error line (silenced by --quiet).
-void qn_hint(const char *line);
 
 #endif

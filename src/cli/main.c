@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,16 +10,10 @@
 #include "base/err.h"
 #include "base/interrupt.h"
 #include "base/log.h"
-#include "base/mem.h"
 #include "base/progress.h"
-#include "base/str.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
-
-static qn_buf hints;
-
-void qn_hint(const char *line) { qn_buf_addf(&hints, "%s\n", line); }
 
 char *qn_find_model(const char *model, qn_err *err) {
     char *path = NULL;
@@ -105,11 +98,11 @@ int main(int argc, char **argv) {
     if (!qn_out_flush(status < 0 ? NULL : &err)) status = -1;
     if (status < 0) {
         qn_progress_clear_line();
-        if (qn_log_quiet()) qn_buf_clear(&hints);
-        fprintf(stderr, "quern: %s\n%s", err.text, hints.data ? hints.data : "");
+        // A failed name look-up carries the download commands in further lines.
+        if (qn_log_quiet()) err.text[strcspn(err.text, "\n")] = 0;
+        fprintf(stderr, "quern: %s\n", err.text);
         status = qn_exit_status(err.code);
         if (status == 0) status = 3; // a failure that forgot to say so is still one
     }
-    qn_buf_done(&hints);
     return status;
 }

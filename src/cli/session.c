@@ -23,10 +23,11 @@ bool qn_session_open(qn_session *s, const qn_args *a, const qn_session_options *
                           .no_vision = o->text_only,
                           .progress = qn_progress_show,
                           .user = &bar};
-    size_t seqs = (size_t)qn_args_int(a, "max-num-seqs", 0);
     qn_engine_options e = {.max_num_batched_tokens =
                                (size_t)qn_args_int(a, "max-num-batched-tokens", 0),
-                           .max_num_seqs = seqs ? seqs : o->min_seqs > 64 ? o->min_seqs : 0,
+                           .max_num_seqs = (size_t)qn_args_int(a, "max-num-seqs",
+                                                               (int64_t)o->seqs),
+                           .kv_cache_bytes = (size_t)qn_args_int(a, "kv-cache-memory-bytes", 0),
                            .max_model_len = (size_t)qn_args_int(a, "max-model-len", 0),
                            .no_prefix_cache = o->no_prefix_cache,
                            .speculative_config = qn_args_text(a, "speculative-config", NULL)};

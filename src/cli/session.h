@@ -20,7 +20,7 @@ typedef struct qn_session_options {
     qn_precision precision; // unless --precision says otherwise
     bool dummy, no_prefix_cache;
     bool text_only;    // no images will come: leave the vision tower on disk
-    size_t min_seqs;   // raises --max-num-seqs' default
+    size_t seqs;       // sequences at once, unless --max-num-seqs says otherwise
 } qn_session_options;
 
 // Reads the engine table's options. On failure nothing is left open.
