@@ -105,7 +105,7 @@ static bool fill_pairs(qn_engine *e, int depth, size_t *n, qn_err *err) {
 static bool take_snapshots(qn_request *r, int depth) {
     qn_states *s = &r->engine->states;
     if (!s->bytes) return true;
-    for (int i = 0; i <= depth; i++)
+    for (int i = 0; i < depth; i++) // behind the last token, r->state itself will do
         if (!r->after[i] && !(r->after[i] = qn_states_take(s, NULL))) return false;
     return true;
 }

@@ -3,12 +3,8 @@
 #include "engine/engine.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/err.h"
-#include "base/file.h"
-#include "base/json.h"
-#include "base/log.h"
 #include "base/mem.h"
 #include "base/progress.h"
 #include "base/rng.h"
@@ -24,41 +20,6 @@ const char *qn_finish_name(qn_finish f) {
     case QN_FINISH_NONE: break;
     }
     return "none";
-}
-
-static void read_sampling(const json_t *j, qn_sampling *s, const char *path) {
-    qn_err err = {0};
-    double temperature = 1, top_p = 1, min_p = 0, penalty = 1;
-    int64_t top_k = 0;
-    bool do_sample = true;
-    bool ok = qn_json_real(j, "temperature", &temperature, path, &err) &&
-              qn_json_real(j, "top_p", &top_p, path, &err) &&
-              qn_json_real(j, "min_p", &min_p, path, &err) &&
-              qn_json_real(j, "repetition_penalty", &penalty, path, &err) &&
-              qn_json_int(j, "top_k", 0, INT32_MAX, &top_k, path, &err) &&
-              qn_json_bool(j, "do_sample", &do_sample, path, &err);
-    qn_sampling read = *s;
-    read.temperature = do_sample ? (float)temperature : 0;
-    read.top_p = (float)top_p;
-    read.min_p = (float)min_p;
-    read.repetition_penalty = (float)penalty;
-    read.top_k = (int)top_k;
-    if (ok && qn_sampling_check(&read, &err)) *s = read;
-    else qn_note("%s; its sampling defaults are not used", err.text);
-}
-
-void qn_sampling_default(const qn_model *m, qn_sampling *s) {
-    *s = (qn_sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1};
-    const char *folder = qn_model_get_info(m)->path;
-    char *path = folder ? qn_path_join(folder, "generation_config.json") : NULL;
-    if (path && qn_file_exists(path)) {
-        qn_err err = {0};
-        json_t *j = qn_json_load(path, (size_t)1 << 20, &err);
-        if (json_is_object(j)) read_sampling(j, s, path);
-        else qn_note("%s: cannot be used: %s", path, j ? "not an object" : err.text);
-        json_decref(j);
-    }
-    free(path);
 }
 
 // ---- life ----

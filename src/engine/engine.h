@@ -31,7 +31,7 @@ struct qn_request {
     size_t n, cap, n_prompt, max_n, computed;
     uint32_t *blocks;
     size_t n_blocks, cap_blocks;
-    uint8_t *state, *after[QN_MAX_DRAFTS + 1];
+    uint8_t *state, *after[QN_MAX_DRAFTS + 1]; // after[i]: behind token i of a step with drafts
     int32_t (*rope3)[3]; // cap + QN_MAX_DRAFTS + 1 of them; NULL without images
     int32_t rope_delta;
     qn_picture **pictures;

@@ -140,13 +140,18 @@ void qn_speculator_saw_drafts(qn_speculator *s, int n_drafts, int n_accepted) {
     }
 }
 
+// Keeps to the low side: a step that something else on the machine interrupted says nothing.
+static void take_sample(qn_pace *p, double seconds) {
+    if (p->samples < 1000) p->samples++;
+    if (p->samples == 1) p->seconds = seconds;
+    if (seconds > 1.5 * p->seconds) seconds = 1.5 * p->seconds;
+    p->seconds += (seconds < p->seconds ? 0.5 : 0.1) * (seconds - p->seconds);
+}
+
 void qn_speculator_saw_step(qn_speculator *s, size_t n_seqs, int depth, double tokens,
                             double seconds) {
     qn_pace *pace = paces(s, n_seqs);
-    if (pace[depth].samples < 1000) pace[depth].samples++;
-    double share = 1.0 / pace[depth].samples;
-    if (share < 0.1) share = 0.1;
-    pace[depth].seconds += share * (seconds - pace[depth].seconds);
+    take_sample(&pace[depth], seconds);
     s->steps++;
     s->spent += seconds;
     if (depth > 0 && pace[0].samples > 0)

@@ -8,7 +8,7 @@
 #define QN_MAX_DRAFTS 4
 #define QN_BATCH_SIZES 8 // 1, 2, 3-4, 5-8, … sequences
 
-typedef struct qn_pace { // mean seconds of a step of one kind
+typedef struct qn_pace { // seconds of a step of one kind, undisturbed
     double seconds;
     int samples;
 } qn_pace;

@@ -27,7 +27,8 @@ typedef struct qn_segment {
     size_t position;            // of the first token in the sequence
     const uint32_t *blocks;     // block table covering positions 0 … position + n - 1
     uint8_t *state;             // recurrent state, read and advanced; NULL when state_bytes is 0
-    uint8_t *const *state_after; // NULL, or n addresses that get the state after each token
+    uint8_t *const *state_after; // NULL, or n addresses that get the state after each token (each
+                                 // may be NULL)
     const int32_t (*rope3)[3];  // rotary positions (t, h, w) per token; NULL: the position itself
     const qn_embed_span *spans;
     size_t n_spans;

@@ -151,7 +151,8 @@ static void run_token(const qn_model *m, qn_work *w, const qn_step *step, size_t
         memcpy(&state, s->state, 8);
         state = mix(state + at[0]);
         memcpy(s->state, &state, 8);
-        if (s->state_after) memcpy(s->state_after[i], s->state, m->c.state_bytes);
+        if (s->state_after && s->state_after[i])
+            memcpy(s->state_after[i], s->state, m->c.state_bytes);
     }
     fake_row row = {0};
     uint64_t chain = chain_to(m, s, step->arena, p);
