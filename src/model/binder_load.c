@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "kernel/formats.h"
 #include "model/parts.h"
+#include "store/schemes.h"
 
 static const qn_weight *find(qn_loader *l, const qn_expected *e, qn_err *err) {
     const qn_weight *list, *w = qn_ckpt_weight(l->ckpt, e->name);
@@ -35,8 +36,8 @@ typedef struct reorder {
     const qn_weight *w;
     const size_t *order;
     qn_mat *out;
-    bool codes; // copy codes and scales, rather than exact floats
-    bool failed;
+    bool codes;   // codes and scales go over as they are, else exact floats
+    int shift;    // … after adding what brings their middle to the format's
     qn_err *errs; // [threads]
 } reorder;
 
@@ -61,6 +62,7 @@ static bool reorder_panel(const reorder *r, size_t from, size_t end, qn_err *err
                                         zeros + i * groups, err)
                       : qn_weight_decode(r->w, row, step, f32 + i * cols, err);
     }
+    for (size_t i = 0; r->shift && i < n * cols; i++) codes[i] = (uint8_t)(codes[i] + r->shift);
     if (ok) qn_mat_put(r->out, &(qn_rows){from, n, f32, NULL, codes, scales, zeros});
     qn_free(f32);
     qn_free(codes);
@@ -77,6 +79,18 @@ static void reorder_task(void *ctx, size_t panel, int thread) {
     if (err->code == QN_OK) reorder_panel(r, from, end, err);
 }
 
+// Whether the store kept the codes of a quantized weight when it packed it so.
+static bool keeps_codes(const qn_weight *w, const qn_mat *whole) {
+    qn_format_id id = whole->format->id;
+    qn_err uneven = {0};
+    int32_t *perm = NULL;
+    if (!w->scheme || !whole->format->grouped) return false;
+    if (w->scheme->floats) return id == QN_FORMAT_F8;
+    bool even = qn_weight_perm(w, &perm, &uneven);
+    qn_free(perm);
+    return even && (id == QN_FORMAT_Q8 || (id == QN_FORMAT_Q4 && w->bits <= 4));
+}
+
 // The matrix is loaded as it is stored first, which settles its format; then rows go over in their
 // new order, codes as codes.
 static bool load_ordered(qn_loader *l, const qn_weight *w, qn_weights want, const qn_cut *cut,
@@ -90,7 +104,9 @@ static bool load_ordered(qn_loader *l, const qn_weight *w, qn_weights want, cons
     bool ok = qn_mat_init(cut->out, &spec, err);
     if (ok) {
         reorder r = {.w = w, .order = cut->order, .out = cut->out,
-                     .codes = w->scheme && want == QN_STORED && whole.format->grouped};
+                     .codes = keeps_codes(w, &whole)};
+        if (r.codes && !w->scheme->floats && !whole.has_zeros)
+            r.shift = whole.format->middle - (1 << (w->bits - 1));
         int threads = qn_pool_threads(l->pool);
         r.errs = QN_NEW_ARRAY(qn_err, (size_t)threads);
         qn_pool_run(l->pool, (cut->rows + QN_PANEL - 1) / QN_PANEL, reorder_task, &r);

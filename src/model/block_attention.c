@@ -88,6 +88,11 @@ static size_t attention_weight_bytes(const void *block) {
     return qn_mat_bytes(&a->q) + qn_mat_bytes(&a->k) + qn_mat_bytes(&a->v) + qn_mat_bytes(&a->o);
 }
 
+static size_t attention_weights_per_token(const void *block) {
+    const attention *a = block;
+    return qn_mat_count(&a->q) + qn_mat_count(&a->k) + qn_mat_count(&a->v) + qn_mat_count(&a->o);
+}
+
 static size_t attention_kv_bytes(const void *block, size_t block_tokens, qn_kv_type type) {
     const attention *a = block;
     const qn_kv_view v = {.block_tokens = block_tokens, .n_kv_heads = a->n_kv, .head_dim = a->d,
@@ -137,6 +142,7 @@ const qn_block_kind qn_block_attention = {
     .bind = attention_bind,
     .free = attention_free,
     .weight_bytes = attention_weight_bytes,
+    .weights_per_token = attention_weights_per_token,
     .kv_bytes = attention_kv_bytes,
     .scratch = attention_scratch,
     .run = attention_run,

@@ -132,6 +132,12 @@ static size_t deltanet_weight_bytes(const void *block) {
            qn_mat_bytes(&l->a) + qn_mat_bytes(&l->out) + TAPS * l->channels * sizeof(float);
 }
 
+static size_t deltanet_weights_per_token(const void *block) {
+    const deltanet *l = block;
+    return qn_mat_count(&l->qkv) + qn_mat_count(&l->z) + qn_mat_count(&l->b) +
+           qn_mat_count(&l->a) + qn_mat_count(&l->out);
+}
+
 // ---- state -----------------------------------------------------------------------------------
 
 // [TAPS - 1][channels] last inputs of the convolution, oldest first; behind them S [n_v][dk][dv].
@@ -291,6 +297,7 @@ const qn_block_kind qn_block_deltanet = {
     .bind = deltanet_bind,
     .free = deltanet_free,
     .weight_bytes = deltanet_weight_bytes,
+    .weights_per_token = deltanet_weights_per_token,
     .state_bytes = deltanet_state_bytes,
     .scratch = deltanet_scratch,
     .run = deltanet_run,

@@ -31,6 +31,11 @@ static size_t mlp_weight_bytes(const void *block) {
     return qn_mat_bytes(&l->gate) + qn_mat_bytes(&l->up) + qn_mat_bytes(&l->down);
 }
 
+static size_t mlp_weights_per_token(const void *block) {
+    const mlp *l = block;
+    return qn_mat_count(&l->gate) + qn_mat_count(&l->up) + qn_mat_count(&l->down);
+}
+
 static size_t mlp_scratch(const void *block, size_t m) {
     const mlp *l = block;
     return 2 * qn_pass_round(m * l->inner * sizeof(float));
@@ -55,6 +60,7 @@ const qn_block_kind qn_block_mlp = {
     .bind = mlp_bind,
     .free = mlp_free,
     .weight_bytes = mlp_weight_bytes,
+    .weights_per_token = mlp_weights_per_token,
     .scratch = mlp_scratch,
     .run = mlp_run,
 };

@@ -114,6 +114,15 @@ static size_t moe_weight_bytes(const void *block) {
     return n;
 }
 
+static size_t moe_weights_per_token(const void *block) {
+    const moe *l = block;
+    return qn_mat_count(&l->router) + qn_mat_count(&l->shared_gate) +
+           qn_mat_count(&l->shared_up) + qn_mat_count(&l->shared_down) +
+           qn_mat_count(&l->shared_weight) +
+           l->top_k * (qn_mat_count(&l->gate[0]) + qn_mat_count(&l->up[0]) +
+                       qn_mat_count(&l->down[0]));
+}
+
 // ---- routing ---------------------------------------------------------------------------------
 
 // A pick is one (token, rank) pair; its place is where its row lies once sorted by expert.
@@ -285,6 +294,7 @@ const qn_block_kind qn_block_moe = {
     .bind = moe_bind,
     .free = moe_free,
     .weight_bytes = moe_weight_bytes,
+    .weights_per_token = moe_weights_per_token,
     .scratch = moe_scratch,
     .run = moe_run,
 };

@@ -233,8 +233,9 @@ static bool jpeg_run(jpeg_input *in, const void *data, size_t n, qn_err *err) {
         jpeg_read_scanlines(c, &row, 1);
         if (cmyk) cmyk_row(in, in->line, rgb);
     }
+    int orientation = jpeg_orientation(in); // finishing lets go of the markers
     jpeg_finish_decompress(c);
-    qn_pixels_orient(in->out, jpeg_orientation(in));
+    qn_pixels_orient(in->out, orientation);
     return true;
 }
 

@@ -115,28 +115,12 @@ static json_t *groups(const look *l) {
 
 // ---- quantization ----------------------------------------------------------------------------
 
-// The weights speak; where they differ among themselves, the layout met first does.
 static json_t *quantization(const look *l) {
-    const qn_weight *first = NULL;
-    const char *method = NULL, *keys[] = {"quant_method", "method"};
-    const json_t *config = qn_ckpt_quant_config(l->ckpt);
-    size_t modules = 0;
-    bool act_order = false, sym = true;
-    for (size_t i = 0; i < l->n_weights; i++) {
-        const qn_weight *w = &l->weights[i];
-        if (!w->scheme) continue;
-        if (!first) first = w;
-        modules++;
-        act_order |= w->act_order;
-        sym &= w->sym;
-    }
-    if (!first) return json_null();
-    method = json_string_value(qn_json_any(config, keys, 2));
-    json_int_t group = first->group >= first->cols ? -1 : (json_int_t)first->group;
-    return json_pack("{ss* si sI sb sb ss* sI sb}", "method", method ? method : first->layout,
-                     "bits", first->bits, "group_size", group, "sym", sym, "desc_act", act_order,
-                     "format", first->layout, "modules", (json_int_t)modules, "label_matches",
-                     qn_ckpt_n_label_errors(l->ckpt) == 0);
+    qn_quant_info q;
+    if (!qn_ckpt_quant_info(l->ckpt, &q)) return json_null();
+    return json_pack("{ss si sI sb sb ss sI sb}", "method", q.method, "bits", q.bits, "group_size",
+                     (json_int_t)q.group_size, "sym", q.sym, "desc_act", q.desc_act, "format",
+                     q.format, "modules", (json_int_t)q.modules, "label_matches", q.label_matches);
 }
 
 // ---- sizes -----------------------------------------------------------------------------------

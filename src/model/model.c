@@ -99,6 +99,7 @@ static void describe(qn_model *m) {
     i->vocab_size = (int)c->vocab_size;
     i->context_length = (int)c->max_position_embeddings;
     i->weight_bytes = qn_parts_bytes(&m->parts) + vision;
+    i->params_per_token = qn_parts_weights_per_token(&m->parts);
     i->kv_bytes_per_token = m->cache.block_bytes / m->cache.block_tokens;
     i->state_bytes_per_sequence = m->cache.state_bytes;
     i->has_mtp = m->parts.draft.present;

@@ -103,3 +103,12 @@ size_t qn_parts_bytes(const qn_parts *p) {
     if (p->draft.present) n += qn_mat_bytes(&p->draft.fc) + layer_bytes(&p->draft.layer);
     return n;
 }
+
+size_t qn_parts_weights_per_token(const qn_parts *p) {
+    size_t n = qn_mat_count(qn_parts_head(p));
+    for (size_t i = 0; i < p->n_layers; i++) {
+        const qn_layer *l = &p->layers[i];
+        n += l->mixer->weights_per_token(l->mixer_block) + l->ffn->weights_per_token(l->ffn_block);
+    }
+    return n;
+}

@@ -39,6 +39,7 @@ void qn_parts_done(qn_parts *p);
 // Gives every layer its place in the caches.
 void qn_parts_place(qn_parts *p, qn_kv_type type, size_t block_tokens, qn_cache_spec *spec);
 size_t qn_parts_bytes(const qn_parts *p);
+size_t qn_parts_weights_per_token(const qn_parts *p); // head counted, embedding and drafts not
 static inline const qn_mat *qn_parts_head(const qn_parts *p) {
     return p->head.rows ? &p->head : &p->embed;
 }

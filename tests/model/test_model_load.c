@@ -45,7 +45,13 @@ static void missing(void **state) {
                         QN_NOT_FOUND, "tensor model.embed_tokens.weight is missing");
     expect_failure_with("tests/data/families/qwen3-untied", &(edit){"lm_head", true, false, 0, 0},
                         QN_NOT_FOUND, "tensor lm_head.weight is missing");
-    expect_failure("tests/data/tokenizers", QN_NOT_FOUND, "config.json");
+    expect_failure("tests/data/tokenizers", QN_NOT_FOUND, "neither model.safetensors nor");
+    char folder[64], path[96];
+    scratch_write(folder, QWEN3, NULL, NULL, 0);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    remove(path);
+    expect_failure(folder, QN_NOT_FOUND, "config.json");
+    scratch_remove(folder);
 }
 
 static void surplus(void **state) {
