@@ -54,7 +54,7 @@ echo "$right of $asked right, $same of $asked the same from both files"
 
 title "A chat turn"
 shown chat $int8 -p "\"What is the capital of Japan?\"" --temperature 0 --think
-"$quern" chat $int8 -p "What is the capital of Japan?" --temperature 0 --think
+"$quern" chat $int8 -p "What is the capital of Japan?" --temperature 0 --think 2>&1
 
 title "Speed and memory"
 for model in $float $int8; do
