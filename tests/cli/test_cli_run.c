@@ -17,6 +17,9 @@
 #include "cli/spawn.h"
 
 #define PARIS "The capital of France is Paris."
+#define COPENHAGEN "The capital of Denmark is Copenhagen."
+#define DANISH_QUESTION "What is the capital of Denmark?"
+#define DANISH_THOUGHT "The question is about Denmark. Its capital is Copenhagen."
 
 static json_int_t integer(const json_t *j, const char *key) {
     const json_t *x = json_object_get(j, key);
@@ -129,6 +132,23 @@ static void interrupted(void **state) {
 
 // ---- chat ----
 
+// The model reasons about every third time it is sampled: the first seed with which it does.
+static const char *thinking_seed(void) {
+    static char seed[8];
+    for (int i = 0; i < 40; i++) {
+        snprintf(seed, sizeof seed, "%d", i);
+        json_t *j = json_of(NULL, ARGS("chat", TINY, "-p", DANISH_QUESTION, "--think", "--json",
+                                       "--temp", "1", "--top-k=0", "--top-p=1", "--seed", seed));
+        bool found = strcmp(json_string_value(json_object_get(j, "reasoning")), DANISH_THOUGHT) ==
+                         0 &&
+                     strcmp(json_string_value(json_object_get(j, "answer")), COPENHAGEN) == 0;
+        json_decref(j);
+        if (found) return seed;
+    }
+    fail_msg("never a thought");
+    return NULL;
+}
+
 static void chat_json(void **state) {
     (void)state;
     json_t *j = json_of(NULL, ARGS("chat", TINY, "-p", "What is the capital of France?", "--temp",
@@ -139,22 +159,16 @@ static void chat_json(void **state) {
     assert_string_equal(json_string_value(json_object_get(j, "finish_reason")), "stop");
     assert_true(json_array_size(json_object_get(j, "tokens")) > 3);
     json_decref(j);
-    j = json_of(NULL, ARGS("chat", TINY, "-p", "What is the capital of France?", "--temp", "0",
-                           "--think", "--json"));
-    assert_true(strlen(json_string_value(json_object_get(j, "reasoning"))) > 0);
-    assert_null(strstr(json_string_value(json_object_get(j, "answer")), "think>"));
-    json_decref(j);
 }
 
 static void reasoning_stays_off_stdout(void **state) {
     (void)state;
-    const char *const *args = ARGS("chat", TINY, "-p", "What is the capital of France?", "--temp",
-                                   "0", "--think");
-    outcome o = spawn(NULL, args);
+    const char *seed = thinking_seed();
+    outcome o = spawn(NULL, ARGS("chat", TINY, "-p", DANISH_QUESTION, "--think", "--temp", "1",
+                                 "--top-k=0", "--top-p=1", "--seed", seed));
     assert_int_equal(o.status, 0);
-    assert_null(strstr(o.out, "think>"));
-    assert_null(strchr(o.out, '\033'));
-    assert_true(o.n_err > o.n_out); // the reasoning and the timing
+    assert_string_equal(o.out, COPENHAGEN "\n");
+    assert_int_equal(strncmp(o.err, DANISH_THOUGHT "\n", strlen(DANISH_THOUGHT) + 1), 0);
     outcome_done(&o);
 }
 
@@ -197,18 +211,20 @@ static void chat_on_a_terminal(void **state) {
     setenv("TERM", "xterm", 1);
     struct winsize size = {.ws_row = 30, .ws_col = 120};
     int fd;
+    const char *seed = thinking_seed();
     pid_t pid = forkpty(&fd, NULL, NULL, &size);
     if (pid == 0) {
         alarm(120);
-        execl(getenv("QUERN"), "quern", "chat", TINY, "--temp", "0", "--think", (char *)NULL);
+        execl(getenv("QUERN"), "quern", "chat", TINY, "--think", "--temp", "1", "--top-k=0",
+              "--top-p=1", "--seed", seed, (char *)NULL);
         _exit(127);
     }
     qn_buf seen = {0};
     converse(fd, "", "> ", &seen);
     converse(fd, "never sent\003", "> ", &seen);                   // Ctrl-C abandons the line
-    converse(fd, "What is the capital of France?\r", "tok/s", &seen);
-    assert_non_null(strstr(seen.data, "\033[2m"));                  // reasoning is dim
-    assert_non_null(strstr(seen.data, PARIS));
+    converse(fd, DANISH_QUESTION "\r", "tok/s", &seen);
+    assert_non_null(strstr(seen.data, "\033[2m" DANISH_THOUGHT "\033[22m")); // dim
+    assert_non_null(strstr(seen.data, COPENHAGEN));
     converse(fd, "/help\r", "/reset", &seen);
     converse(fd, "/quit\r", NULL, &seen);
     int status;
