@@ -19,7 +19,7 @@ typedef struct qn_bpe {
     int32_t *products;  // by rank: what the pair becomes
     size_t n_rules, cap_products;
     int32_t *pair_rank; // [256][256]: of two bytes' tokens, without hashing
-    int32_t *chars;     // by code point below U+10000: token that it can start as, or -1; may be NULL
+    int32_t *chars;     // by code point below U+10000: token that it can start as, or -1; or NULL
     bool ignore_merges; // a whole piece that is a token is taken as it is
     // What is known about each token's bytes as a piece of their own: see bpe.c. Written by
     // encoding threads, each time with the same value.

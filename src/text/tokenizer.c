@@ -13,10 +13,15 @@
 // ---- rules ----
 
 static bool follow_tokenizer_json(qn_tokenizer *t, const qn_tokenizer_parts *parts,
-                                  char **pattern, qn_err *err) {
+                                  const char *name, char **pattern, qn_err *err) {
     *pattern = qn_own_pattern(parts->pre_tokenizer, err);
-    return *pattern && qn_own_nfc(parts->normalizer, &t->nfc, err) &&
-           qn_own_decoder_fits(parts->decoder, err);
+    if (!*pattern || !qn_own_nfc(parts->normalizer, &t->nfc, err) ||
+        !qn_own_decoder_fits(parts->decoder, err))
+        return false;
+    if (qn_own_adds_ends(parts->post_processor))
+        qn_note("%s: tokenizer.json would add tokens at a text's ends (post_processor); quern adds "
+                "none", name);
+    return true;
 }
 
 // For a known family, tokenizer.json's rules count only as far as they are worth a note.
@@ -42,7 +47,7 @@ static bool choose_rules(qn_tokenizer *t, const qn_tokenizer_files *files,
     bool ok = true, has_own = files->tokenizer_json.text != NULL;
     t->nfc = true;
     if (family && has_own) note_differences(parts, family, type, name);
-    if (!family && has_own) ok = follow_tokenizer_json(t, parts, &own, err);
+    if (!family && has_own) ok = follow_tokenizer_json(t, parts, name, &own, err);
     const char *pattern = family ? family : own ? own : QN_PATTERN_QWEN2;
     if (ok) {
         t->pretok = qn_pretok_new(pattern, false, "tokenizer.json: pre_tokenizer", err);

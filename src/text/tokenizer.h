@@ -51,6 +51,8 @@ char *qn_own_pattern(qn_span pre_tokenizer, qn_err *err);
 // Whether its normalizer is NFC (or none); QN_UNSUPPORTED for any other.
 bool qn_own_nfc(qn_span normalizer, bool *nfc, qn_err *err);
 bool qn_own_decoder_fits(qn_span decoder, qn_err *err);
+// Whether its post-processor puts tokens around a text (BOS and EOS): anything but ByteLevel.
+bool qn_own_adds_ends(qn_span post_processor);
 // NULL and no error for a value that is null or not there.
 bool qn_span_json(qn_span span, const char *what, json_t **out, qn_err *err);
 

@@ -55,12 +55,13 @@ static bool read_split(const json_t *o, own *w, const char *what, qn_err *err) {
     const char *regex = json_string_value(json_object_get(json_object_get(o, "pattern"), "Regex"));
     if (!regex)
         return qn_fail(err, QN_UNSUPPORTED, "%s: Split without a Regex pattern", what);
-    if (!behavior || strcmp(behavior, "Isolated") != 0 || json_is_true(json_object_get(o, "invert")))
+    bool inverted = json_is_true(json_object_get(o, "invert"));
+    if (!behavior || strcmp(behavior, "Isolated") != 0 || inverted)
         return qn_fail(err, QN_UNSUPPORTED, "%s: Split is %s%s, expected Isolated", what,
-                       behavior ? behavior : "(none)",
-                       json_is_true(json_object_get(o, "invert")) ? " inverted" : "");
+                       behavior ? behavior : "(none)", inverted ? " inverted" : "");
     if (w->split || w->bytes)
-        return qn_fail(err, QN_UNSUPPORTED, "%s: more than one Split, or one behind ByteLevel", what);
+        return qn_fail(err, QN_UNSUPPORTED, "%s: more than one Split, or one behind ByteLevel",
+                       what);
     w->split = regex;
     return true;
 }
@@ -114,8 +115,8 @@ static bool all_nfc(const json_t *o, qn_err *err) {
     const char *type = type_of(o);
     if (strcmp(type, "NFC") == 0) return true;
     if (strcmp(type, "Sequence") != 0)
-        return qn_fail(err, QN_UNSUPPORTED, "tokenizer.json: normalizer is %s, expected NFC or null",
-                       type);
+        return qn_fail(err, QN_UNSUPPORTED,
+                       "tokenizer.json: normalizer is %s, expected NFC or null", type);
     size_t i;
     const json_t *step;
     json_array_foreach(json_object_get(o, "normalizers"), i, step) {
@@ -151,4 +152,13 @@ bool qn_own_decoder_fits(qn_span decoder, qn_err *err) {
                 j ? type_of(j) : "null");
     json_decref(j);
     return fits;
+}
+
+bool qn_own_adds_ends(qn_span post_processor) {
+    json_t *j;
+    qn_err ignored = {0};
+    bool read = qn_span_json(post_processor, "tokenizer.json: post_processor", &j, &ignored);
+    bool adds = !read || (j && strcmp(type_of(j), "ByteLevel") != 0);
+    json_decref(j);
+    return adds;
 }

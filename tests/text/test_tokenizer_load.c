@@ -13,9 +13,9 @@
 #include "text/tokenizer_support.h"
 
 #define SPLIT_WORDS                                                                                \
-    "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": "   \
-    "\"[a-z]+\"}, \"behavior\": \"Isolated\", \"invert\": false}, {\"type\": \"ByteLevel\", "       \
-    "\"add_prefix_space\": false, \"use_regex\": false}]}"
+    "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": " \
+    "{\"Regex\": \"[a-z]+\"}, \"behavior\": \"Isolated\", \"invert\": false}, {\"type\": " \
+    "\"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}"
 
 static qn_buf built;
 
@@ -42,8 +42,9 @@ static const char *document(const char *model, const char *merges, const char *r
     qn_buf_addf(&built, "{\"model\": {%s, \"vocab\": %s, \"merges\": %s}%s}",
                 model ? model : "\"type\": \"BPE\"", vocab(""),
                 merges ? merges : "[[\"a\", \"b\"], \"ab c\"]",
-                rest ? rest : ", \"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": " SPLIT_WORDS
-                              ", \"decoder\": {\"type\": \"ByteLevel\"}");
+                rest ? rest
+                     : ", \"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": " SPLIT_WORDS
+                       ", \"decoder\": {\"type\": \"ByteLevel\"}");
     return built.data;
 }
 
@@ -56,7 +57,8 @@ static qn_tokenizer *from_json(const char *text, const char *config, qn_err *err
 static void expect_error(qn_tokenizer *t, const qn_err *err, qn_code code, const char *part) {
     assert_null(t);
     if (err->code != code || !strstr(err->text, part))
-        fail_msg("code %d, \"%s\"; expected %d, \"%s\"", (int)err->code, err->text, (int)code, part);
+        fail_msg("code %d, \"%s\"; expected %d, \"%s\"", (int)err->code, err->text, (int)code,
+                 part);
     assert_null(strchr(err->text, '\n'));
 }
 
@@ -93,9 +95,10 @@ static void well_formed(void **state) {
     json_gives(document(NULL, NULL, NULL), NULL, "abcab", "257 256");
     // Merges before the vocabulary, no type, everything in another order.
     qn_buf_clear(&built);
-    qn_buf_addf(&built, "{\"model\": {\"merges\": [\"a b\"], \"vocab\": %s}, \"decoder\": {\"type\": "
-                "\"Sequence\", \"decoders\": [{\"type\": \"ByteLevel\"}]}, \"pre_tokenizer\": "
-                "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}}", vocab(""));
+    qn_buf_addf(&built, "{\"model\": {\"merges\": [\"a b\"], \"vocab\": %s}, \"decoder\": "
+                "{\"type\": \"Sequence\", \"decoders\": [{\"type\": \"ByteLevel\"}]}, "
+                "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}}",
+                vocab(""));
     json_gives(built.data, NULL, "abc", "256 99");
     json_gives(document("\"ignore_merges\": true", "[]", NULL), NULL, "abc", "257");
     json_gives(document("\"dropout\": 0.0, \"end_of_word_suffix\": \"\"", NULL, NULL), NULL, "ab",
@@ -288,12 +291,12 @@ static void rules_go_wrong(void **state) {
 static void json_goes_wrong(void **state) {
     (void)state;
     static const char *const bad[] = {
-        "",           "{",          "[]",           "{\"a\"}",       "{\"a\":}",     "{\"a\":1,}",
-        "{\"a\":1 2}", "{a:1}",     "{\"a\":01}",   "{\"a\":1.}",    "{\"a\":1e}",   "{\"a\":-}",
-        "{\"a\":tru}", "{\"a\":[1,]}", "{\"a\":\"x", "{\"a\":\"\n\"}", "{\"a\":\"\\x\"}",
-        "{\"a\":\"\\u12\"}", "{\"a\":\"\\ud800\"}", "{\"a\":\"\\udc00\"}", "{\"a\":\"\\ud800\\u0041\"}",
-        "{\"a\":\"\xFF\"}",  "{\"a\":\"\xED\xA0\x80\"}", "{\"a\":1}x", "{\"model\": {\"vocab\": {\"a\" 1}}}",
-        "{\"a\":\"\\", "{\"a\":\"\\u", "{\"a\":+1}", "{\"a\":.5}", "{\"a\":[1}",  "{\"a\":{]",
+        "", "{", "[]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{\"a\":1 2}", "{a:1}", "{\"a\":01}",
+        "{\"a\":1.}", "{\"a\":1e}", "{\"a\":-}", "{\"a\":tru}", "{\"a\":[1,]}", "{\"a\":\"x",
+        "{\"a\":\"\n\"}", "{\"a\":\"\\x\"}", "{\"a\":\"\\u12\"}", "{\"a\":\"\\ud800\"}",
+        "{\"a\":\"\\udc00\"}", "{\"a\":\"\\ud800\\u0041\"}", "{\"a\":\"\xFF\"}",
+        "{\"a\":\"\xED\xA0\x80\"}", "{\"a\":1}x", "{\"model\": {\"vocab\": {\"a\" 1}}}",
+        "{\"a\":\"\\", "{\"a\":\"\\u", "{\"a\":+1}", "{\"a\":.5}", "{\"a\":[1}", "{\"a\":{]",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         json_fails(bad[i], QN_INPUT, "tokenizer.json: not valid JSON");
