@@ -21,7 +21,7 @@ static content look(const qn_source_model *m) {
     for (size_t i = 0; i < m->n_weights; i++) {
         const qn_weight *w = m->weights[i];
         if (!w->scheme) continue;
-        if (!c.sample || w->rows * w->cols > c.sample->rows * c.sample->cols) c.sample = w;
+        if (!c.sample || w->n_groups > c.sample->n_groups) c.sample = w; // shows the group size
         c.n++;
         c.n_sym += w->sym;
     }
@@ -48,9 +48,8 @@ static void correct(json_t *q, const content *c) {
     const char *const group[] = {"group_size", "q_group_size"};
     const char *const format[] = {"checkpoint_format", "format"};
     const qn_weight *w = c->sample;
-    json_int_t size = w->n_groups <= 1 ? -1 : (json_int_t)w->group;
     set_known(q, bits, 3, json_integer(w->bits));
-    set_known(q, group, 2, json_integer(size));
+    if (w->n_groups > 1) set_known(q, group, 2, json_integer((json_int_t)w->group));
     if (c->is_gptq) {
         set_known(q, format, 2, json_string(c->v2 ? "gptq_v2" : "gptq"));
         json_object_set_new(q, "sym", json_boolean(c->n_sym == c->n));

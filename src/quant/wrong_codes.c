@@ -230,7 +230,7 @@ static void apply(const qn_wrong_finding *f, float scale, const float *v, size_t
 }
 
 // How unlikely a standing scale is; the least wins. A quantizer puts the largest weight at code
-// ±127 or ±128, and a constant group is the padding that all quantizers write as code 0.
+// ±127 or ±128.
 static double unlikely(const qn_wrong_finding *f, float scale, const float *v, size_t n,
                        const float *reference) {
     double top = 0, off = 0;
@@ -243,7 +243,7 @@ static double unlikely(const qn_wrong_finding *f, float scale, const float *v, s
     }
     if (reference) return off;
     if (f->kind == QN_ZERO_OFFSET) return 0; // neighbours of one scale: the middle is taken
-    return top == 0 ? -1 : fabs(top - 127.5);
+    return fabs(top - 127.5);
 }
 
 static size_t choose(const qn_wrong_finding *f, const qn_lattice_fit *fit, const float *v, size_t n,
@@ -282,6 +282,14 @@ static double spread(const qn_wrong_finding *f, const qn_lattice_fit *fit, const
     return worst;
 }
 
+// A group of one negative value is what padding looks like through a signed view: code 0 became
+// −128 throughout. Many scales stand for a constant; the one that makes it zeros is the likely one.
+static bool is_padding(const qn_wrong_finding *f, const qn_lattice_fit *fit, const float *v) {
+    float scale = -v[0] / 128;
+    return f->kind == QN_SIGNED_VIEW && fit->constant && scale > 0 &&
+           qn_lattice_value(&f->rule, scale, -128) == v[0];
+}
+
 static bool mend_group(const qn_wrong_finding *f, const float *v, size_t n, const float *reference,
                        float *out, double *bound) {
     qn_lattice_fit fit;
@@ -292,6 +300,11 @@ static bool mend_group(const qn_wrong_finding *f, const float *v, size_t n, cons
         return true;
     }
     if (fit.n == 0) return false;
+    if (is_padding(f, &fit, v) && !reference) {
+        memset(out, 0, n * sizeof *out);
+        *bound = spread(f, &fit, v, n, out);
+        return true;
+    }
     qsort(fit.scales, fit.n, sizeof *fit.scales, falling);
     apply(f, fit.scales[choose(f, &fit, v, n, reference)], v, n, out);
     *bound = fit.n == 1 && !fit.more ? 0 : spread(f, &fit, v, n, out);

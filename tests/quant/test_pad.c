@@ -1,0 +1,197 @@
+// pad: shapes, places of the zeros, equal outputs, memory, and what is refused.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "quant/pad.h"
+#include "quant/pad_plan.h"
+#include "store/weight.h"
+#include "support/scratch.h"
+
+// ---- where units go ----
+
+static void official_interleaving(void **state) {
+    (void)state;
+    // QwenLM/Qwen3, quantization docs: 128 zeros among 29568 units.
+    const qn_pad_size s = {"intermediate_size", 29568, 29696, QN_PAD_INTERLEAVE};
+    assert_int_equal(qn_pad_source(&s, 0), 0);
+    assert_true(qn_pad_source(&s, 1) == SIZE_MAX);
+    assert_int_equal(qn_pad_source(&s, 254), 127);
+    assert_true(qn_pad_source(&s, 255) == SIZE_MAX);
+    assert_int_equal(qn_pad_source(&s, 256), 128);
+    assert_int_equal(qn_pad_source(&s, 29695), 29567);
+}
+
+static void every_unit_once_and_no_empty_group(void **state) {
+    (void)state;
+    static const size_t cases[][3] = {{29568, 29696, 128}, {96, 1024, 128}, {384, 512, 128},
+                                      {320, 512, 64},      {100, 256, 32},  {7, 64, 32}};
+    for (size_t i = 0; i < 6; i++)
+        for (int layout = 0; layout < 2; layout++) {
+            const qn_pad_size s = {"x", cases[i][0], cases[i][1], (qn_pad_layout)layout};
+            size_t next = 0, in_group = 0;
+            for (size_t place = 0; place < s.to; place++) {
+                size_t k = qn_pad_source(&s, place);
+                if (k != SIZE_MAX) assert_int_equal(k, next++);
+                in_group += k != SIZE_MAX;
+                if ((place + 1) % cases[i][2]) continue;
+                if (layout == QN_PAD_INTERLEAVE && in_group == 0)
+                    fail_msg("%zu to %zu: an empty group ends at %zu", s.from, s.to, place);
+                in_group = 0;
+            }
+            assert_int_equal(next, s.from);
+        }
+}
+
+// ---- checkpoints ----
+
+typedef struct rows { // logits of every position
+    float *data;
+    size_t n, cap;
+} rows;
+
+static void on_logits(void *user, const char *name, size_t position, const float *data, size_t n) {
+    rows *r = user;
+    (void)position;
+    if (strcmp(name, "logits") != 0) return;
+    if (r->n + n > r->cap) r->data = realloc(r->data, (r->cap = 2 * (r->n + n)) * sizeof(float));
+    memcpy(r->data + r->n, data, n * sizeof(float));
+    r->n += n;
+}
+
+static void on_event(void *user, qn_request *r, const qn_event *e) {
+    (void)user;
+    (void)r;
+    if (e->finish == QN_FINISH_ERROR) fail_msg("%s", e->err->text);
+}
+
+static rows logits_of(const char *path) {
+    static const int32_t prompt[] = {5, 17, 80, 3, 41, 200, 11, 9, 150, 33, 2, 64};
+    qn_err err = {0};
+    rows r = {0};
+    qn_model_options how = {.precision = QN_EXACT, .n_threads = 2};
+    qn_model *m = qn_model_load(path, &how, &err);
+    if (!m) fail_msg("%s", err.text);
+    qn_engine_options eo = {.no_prefix_cache = true};
+    qn_engine *e = qn_engine_new(m, &eo, &err);
+    if (!e) fail_msg("%s", err.text);
+    qn_request_options o = {.tokens = prompt, .n_tokens = 12, .on_event = on_event,
+                            .probe = QN_PROBE_LOGITS, .on_probe = on_logits, .user = &r,
+                            .no_output = true};
+    o.sampling.max_tokens = 1;
+    assert_non_null(qn_engine_submit(e, &o, &err));
+    bool busy = true;
+    while (busy) assert_true(qn_engine_step(e, &busy, &err));
+    qn_engine_free(e);
+    qn_model_free(m);
+    return r;
+}
+
+// Largest difference of the logits, relative to the largest logit; 0 only if bits agree.
+static double difference(const char *a, const char *b) {
+    rows x = logits_of(a), y = logits_of(b);
+    assert_int_equal(x.n, y.n);
+    double largest = 0, off = 0;
+    for (size_t i = 0; i < x.n; i++) {
+        largest = fmax(largest, fabs((double)x.data[i]));
+        off = fmax(off, fabs((double)x.data[i] - (double)y.data[i]));
+    }
+    if (memcmp(x.data, y.data, x.n * sizeof(float)) != 0 && off == 0) off = 1e-30;
+    free(x.data);
+    free(y.data);
+    return off / largest;
+}
+
+static double pad_and_compare(const char *folder, qn_pad_options o) {
+    qn_err err = {0};
+    json_t *report;
+    char *out = scratch_path("padded");
+    if (!qn_pad(folder, out, &o, &report, &err)) fail_msg("%s: %s", folder, err.text);
+    json_t *check = json_object_get(report, "independent_check");
+    assert_int_equal(json_integer_value(json_object_get(check, "mismatches")), 0);
+    assert_int_equal(json_integer_value(json_object_get(check, "zero_scales")), 0);
+    json_decref(report);
+    double d = difference(folder, out);
+    scratch_remove(out);
+    return d;
+}
+
+static void tail_padding_changes_no_bit(void **state) {
+    (void)state;
+    static const char *const folders[] = {"tests/data/quantized/base-bf16",
+                                          "tests/data/families/qwen2",
+                                          "tests/data/families/qwen3_moe",
+                                          "tests/data/families/qwen3_moe-fused",
+                                          "tests/data/families/qwen3_next",
+                                          "tests/data/families/qwen3_5"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        double d = pad_and_compare(folders[i], (qn_pad_options){.tp = 2, .group_size = 128});
+        if (d != 0) fail_msg("%s: logits differ by %g", folders[i], d);
+    }
+}
+
+static void interleaving_only_rounds(void **state) {
+    (void)state;
+    qn_pad_options o = {.tp = 8, .group_size = 64, .layout = QN_PAD_INTERLEAVE};
+    assert_true(pad_and_compare("tests/data/quantized/base-bf16", o) < 1e-5);
+    assert_true(pad_and_compare("tests/data/families/qwen3_moe-fused", o) < 1e-5);
+}
+
+static void quantized_files_are_padded_as_they_are(void **state) {
+    (void)state;
+    static const char *const folders[] = {
+        "gptq-int8-g128", "gptq-int4-v2", "gptq-int4-mislabelled", "gptq-int3-g64",
+        "gptq-int2-g32", "gptq-int8-channel", "gptq-int8-nogidx", "gptq-int4-lastgroup",
+        "gptq-int4-partial", "awq-gemm-g128", "awq-gemm-g64", "awq-zerogroup"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char folder[128];
+        snprintf(folder, sizeof folder, "tests/data/quantized/%s", folders[i]);
+        double d = pad_and_compare(folder, (qn_pad_options){.tp = 4});
+        if (d > 1e-6) fail_msg("%s: logits differ by %g", folder, d);
+    }
+}
+
+static void nothing_to_do_is_a_copy(void **state) {
+    (void)state;
+    double d = pad_and_compare("tests/data/quantized/base-bf16", (qn_pad_options){.tp = 3});
+    assert_true(d == 0);
+}
+
+static void refuse(const char *folder, qn_pad_options o, const char *expected) {
+    qn_err err = {0};
+    json_t *report;
+    if (qn_pad(folder, "/tmp/never", &o, &report, &err)) fail_msg("%s was padded", folder);
+    if (!strstr(err.text, expected)) fail_msg("\"%s\" does not say: %s", err.text, expected);
+}
+
+static void refusals(void **state) {
+    (void)state;
+    qn_pad_options o = {.tp = 2};
+    refuse("tests/data/quantized/gptq-int4-g32-actorder", (qn_pad_options){.tp = 8}, "act-order");
+    refuse("tests/data/quantized/ct-int8-channel", (qn_pad_options){.tp = 8}, "can be padded");
+    o.layout = QN_PAD_INTERLEAVE;
+    refuse("tests/data/quantized/gptq-int4-g128", o, "quantized checkpoint cannot follow");
+    refuse("tests/data/quantized/base-bf16", (qn_pad_options){.tp = 0}, "--tp is 0");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(official_interleaving),
+        cmocka_unit_test(every_unit_once_and_no_empty_group),
+        cmocka_unit_test(tail_padding_changes_no_bit),
+        cmocka_unit_test(interleaving_only_rounds),
+        cmocka_unit_test(quantized_files_are_padded_as_they_are),
+        cmocka_unit_test(nothing_to_do_is_a_copy),
+        cmocka_unit_test(refusals),
+    };
+    qn_log_set_quiet(true);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
