@@ -63,7 +63,7 @@ typedef enum qn_jkind {
     QN_N_NOT,
     QN_N_NEG,
     QN_N_POS,
-    QN_N_BINARY,  // a op b; op as in qn_num_op
+    QN_N_BINARY,  // a op b; op as in qn_num_op, or 'q': -(|a| ** b) if a is negative
     QN_N_CONCAT,  // list joined by ~
     QN_N_COMPARE, // a ops[0] list[0] ops[1] list[1] …
     QN_N_NSREF,   // name.value in an assignment: slot, value = attribute
@@ -130,7 +130,8 @@ struct qn_jnode {
     uint8_t kind; // qn_jkind
     uint8_t op;   // BINARY
     bool flag;    // TEST: negated is a NOT around it, this is "unknown name allowed"; FILTER: the
-                  // same; FOR: recursive; NAME: is stored to; CALLBLOCK: {% generation %}
+                  // same; FOR: recursive; NAME: is stored to; CALLBLOCK: {% generation %};
+                  // BINARY: made of constants; SLICE: of a constant
     uint16_t depth; // of the expression below
     int line;
     qn_jnode *a, *b, *c;

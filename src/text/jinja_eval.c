@@ -150,7 +150,9 @@ static qn_value slice(qn_jrun *r, const qn_jnode *n) {
     qn_value v = qn_jinja_eval(r, n->a), part[3];
     for (int i = 0; i < 3; i++)
         part[i] = n->list.v[i] ? qn_jinja_eval(r, n->list.v[i]) : qn_v_absent();
-    return r->failed ? qn_v_none() : qn_v_slice(r, v, part);
+    if (r->failed) return v;
+    if (n->flag && v.kind != QN_V_STR) return qn_v_undefined(r, v, qn_v_none());
+    return qn_v_slice(r, v, part);
 }
 
 static qn_value item(qn_jrun *r, const qn_jnode *n) {
@@ -160,7 +162,11 @@ static qn_value item(qn_jrun *r, const qn_jnode *n) {
 
 static qn_value binary(qn_jrun *r, const qn_jnode *n) {
     qn_value x = qn_jinja_eval(r, n->a), y = qn_jinja_eval(r, n->b);
-    return r->failed ? x : qn_v_binary(r, (char)n->op, x, y);
+    if (r->failed || n->op != 'q') return r->failed ? x : qn_v_binary(r, (char)n->op, x, y);
+    bool minus = qn_v_cmp(r, x, qn_v_int(0)) < 0;
+    if (minus) x = qn_v_negate(r, x, true);
+    x = qn_v_binary(r, 'p', x, y);
+    return minus ? qn_v_negate(r, x, true) : x;
 }
 
 static qn_value either(qn_jrun *r, const qn_jnode *n) {

@@ -323,7 +323,9 @@ static qn_jflow block(qn_jrun *r, const qn_jnode *n) {
     qn_value text = qn_v_none();
     qn_jflow flow = captured(r, n, &text);
     if (flow == QN_FLOW_ON && !r->failed) {
-        if (n->kind == QN_N_FILTERBLOCK) qn_v_print(r, r->out, text);
+        if (n->kind == QN_N_FILTERBLOCK && text.kind != QN_V_STR)
+            qn_run_fail(r, "a filter block's filter must give a str, not %s", qn_v_type(text));
+        else if (n->kind == QN_N_FILTERBLOCK) qn_v_print(r, r->out, text);
         else if (namespaces_ready(r, n->a)) qn_jinja_assign(r, n->a, text);
     }
     qn_jinja_scope_leave(r, &n->compiled->body);

@@ -120,13 +120,11 @@ static qn_value filter_truncate(qn_jrun *r, qn_value v, const qn_value *a) {
     int64_t length = a[0].kind == QN_V_ABSENT ? 255 : qn_v_index(r, a[0], "length");
     qn_value end = a[2].kind == QN_V_ABSENT ? qn_v_cstr(r->arena, "...") : a[2];
     int64_t leeway = given(a[3]) ? qn_v_index(r, a[3], "leeway") : 5;
-    if (v.kind != QN_V_STR || end.kind != QN_V_STR) {
-        if (qn_run_use(r, v)) qn_run_fail(r, "truncate needs strings");
-        return v;
-    }
+    if (end.kind != QN_V_STR) return qn_run_fail(r, "truncate: its end must be a string"), v;
     if (length < (int64_t)end.s->chars || leeway < 0)
         return qn_run_fail(r, "truncate: length shorter than its end"), v;
-    if ((int64_t)v.s->chars - length <= leeway || r->failed) return v;
+    if (qn_v_length(r, v) - length <= leeway || r->failed) return v; // whatever it is
+    if (v.kind != QN_V_STR) return qn_run_fail(r, "truncate needs a string"), v;
     size_t n = qn_vstr_offset(v.s, (size_t)(length - (int64_t)end.s->chars));
     const char *space = qn_v_true(r, a[1]) || !n ? NULL : memrchr(v.s->s, ' ', n);
     qn_value head = qn_v_part(r->arena, v.s->s, space ? (size_t)(space - v.s->s) : n);
@@ -285,6 +283,7 @@ static qn_value filter_length(qn_jrun *r, qn_value v, const qn_value *a) {
 
 static qn_value filter_attr(qn_jrun *r, qn_value v, const qn_value *a) {
     if (a[0].kind != QN_V_STR) return qn_run_fail(r, "attribute name must be string"), v;
+    if (!qn_run_use(r, v)) return v;
     qn_value found = qn_v_attribute(r, v, a[0].s);
     return found.kind == QN_V_ABSENT ? qn_v_undefined(r, v, a[0]) : found;
 }

@@ -204,7 +204,8 @@ static void convert(formatter *f) {
 // Whether Python complains when a single argument is left over: it does not for what can be
 // subscripted.
 static bool must_be_used(qn_value v) {
-    return v.kind == QN_V_NONE || v.kind == QN_V_STR || qn_v_is_number(v);
+    return v.kind != QN_V_LIST && v.kind != QN_V_DICT && v.kind != QN_V_RANGE &&
+           v.kind != QN_V_UNDEFINED;
 }
 
 qn_value qn_v_format(qn_jrun *r, qn_value format, qn_value args) {

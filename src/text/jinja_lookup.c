@@ -145,6 +145,7 @@ static qn_value item(qn_jrun *r, qn_value v, qn_value key) {
 }
 
 qn_value qn_v_getattr(qn_jrun *r, qn_value v, const qn_vstr *name) {
+    if (v.kind == QN_V_UNDEFINED && dunder(name)) return qn_v_attribute(r, v, name);
     if (!qn_run_use(r, v)) return qn_v_none();
     qn_value found = qn_v_attribute(r, v, name);
     if (found.kind == QN_V_ABSENT) found = item(r, v, qn_v_of_str(name));

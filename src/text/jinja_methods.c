@@ -31,6 +31,20 @@ static qn_value list_copy(qn_jrun *r, qn_value v, const qn_value *a) {
     return qn_v_fresh_list(r, v.list);
 }
 
+static qn_value range_list(qn_jrun *r, qn_value v) {
+    qn_vlist *l = qn_v_items(r, v);
+    return qn_v_of_list(l ? l : qn_vlist_new(r->arena, 0));
+}
+
+static qn_value range_index(qn_jrun *r, qn_value v, const qn_value *a) {
+    qn_value args[3] = {a[0], qn_v_absent(), qn_v_absent()};
+    return list_index(r, range_list(r, v), args);
+}
+
+static qn_value range_count(qn_jrun *r, qn_value v, const qn_value *a) {
+    return list_count(r, range_list(r, v), a);
+}
+
 // ---- mappings ----
 
 static qn_value dict_get(qn_jrun *r, qn_value v, const qn_value *a) {
@@ -102,6 +116,8 @@ const qn_jinja_func *qn_method_find(qn_value self, const qn_vstr *name) {
     static const qn_jinja_func list[] = {{"index", list_index, NULL, "value,start,stop", 1, true},
                                          {"count", list_count, NULL, "value", 1, true},
                                          {"copy", list_copy, NULL, NULL, 0, true}};
+    static const qn_jinja_func range[] = {{"index", range_index, NULL, "value", 1, true},
+                                          {"count", range_count, NULL, "value", 1, true}};
     static const qn_jinja_func dict[] = {{"get", dict_get, NULL, "key,default", 1, true},
                                          {"keys", dict_keys, NULL, NULL, 0, true},
                                          {"values", dict_values, NULL, NULL, 0, true},
@@ -110,6 +126,7 @@ const qn_jinja_func *qn_method_find(qn_value self, const qn_vstr *name) {
     static const qn_jinja_func loop[] = {{"cycle", NULL, loop_cycle, NULL, 0, true},
                                          {"changed", NULL, loop_changed, NULL, 0, true}};
     if (self.kind == QN_V_STR) return qn_str_method_find(name);
+    if (self.kind == QN_V_RANGE) return find(range, 2, name);
     if (is_list(self)) return find(list, self.kind == QN_V_LIST ? 3 : 2, name);
     if (self.kind == QN_V_DICT) return find(dict, 5, name);
     return self.kind == QN_V_LOOP ? find(loop, 2, name) : NULL;

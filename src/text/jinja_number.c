@@ -273,7 +273,8 @@ qn_num_status qn_num_op(qn_arena *a, char op, qn_value x, qn_value y, qn_value *
     } else if (ints && !(op == 'p' && qn_num_cmp(y, qn_v_int(0)) < 0)) {
         if (op != 'p') return qn_int_op(a, op == 'f' ? '/' : op, x, y, out);
         if (y.kind == QN_V_INT) return int_power(a, x, y.i, out);
-        return QN_NUM_TOO_BIG;
+        bool trivial = x.kind == QN_V_INT && x.i >= -1 && x.i <= 1;
+        return trivial ? int_power(a, x, 2 - (y.big->limb[0] & 1), out) : QN_NUM_TOO_BIG;
     } else {
         double fx = as_double(x), fy = as_double(y);
         if ((x.kind == QN_V_BIG && isinf(fx)) || (y.kind == QN_V_BIG && isinf(fy)))

@@ -331,6 +331,9 @@ qn_value qn_v_binary(qn_jrun *r, char op, qn_value x, qn_value y) {
     if (op == '+' && x.kind == QN_V_STR && y.kind == QN_V_STR) return concat_text(r, x, y);
     if (op == '+' && x.kind == y.kind && (x.kind == QN_V_LIST || x.kind == QN_V_TUPLE))
         return concat_lists(r, x, y);
+    bool huge = x.kind == QN_V_BIG || y.kind == QN_V_BIG;
+    if (op == '*' && huge && (repeats(x) || repeats(y)))
+        return qn_run_fail(r, "cannot fit 'int' into an index-sized integer"), qn_v_none();
     if (op == '*' && repeats(x) && qn_v_is_int(y)) return qn_v_repeat(r, x, qn_v_index(r, y, ""));
     if (op == '*' && repeats(y) && qn_v_is_int(x)) return qn_v_repeat(r, y, qn_v_index(r, x, ""));
     return mismatch(r, op, x, y);

@@ -234,7 +234,8 @@ static qn_jnode *brackets(qn_jparser *p, qn_jnode *of) {
     if (any && arg == tuple) qn_parse_fail(p, "slices cannot be combined");
     if (!any) return binary_node(p, QN_N_GETITEM, of, arg);
     arg->a = of;
-    return under(p, arg, of);
+    arg->flag = of->kind == QN_N_CONST || of->kind == QN_N_DICT; // sliced when it is compiled:
+    return under(p, arg, of);                                    // then it cannot fail
 }
 
 static qn_jnode *dotted(qn_jparser *p, qn_jnode *of) {
@@ -370,12 +371,28 @@ static qn_jnode *operand(qn_jparser *p, int level) {
     return level == 0 ? concat(p) : level == 1 ? arithmetic(p, 2) : unary(p, true);
 }
 
+// Numbers and what is calculated from numbers alone: the original calculates it when it compiles.
+static bool is_fixed(const qn_jnode *n) {
+    switch (n->kind) {
+    case QN_N_CONST: return n->value.kind >= QN_V_BOOL && n->value.kind <= QN_V_FLOAT;
+    case QN_N_NEG:
+    case QN_N_POS: return is_fixed(n->a);
+    case QN_N_BINARY: return n->flag;
+    default: return false;
+    }
+}
+
 static qn_jnode *arithmetic(qn_jparser *p, int level) { // 0: + -, 1: * / // %, 2: **
     qn_jnode *n = operand(p, level);
     for (char op; !p->failed && (op = operator_of(p->at->kind, level));) {
         p->at++;
         n = binary_node(p, QN_N_BINARY, n, operand(p, level));
         n->op = (uint8_t)op;
+        bool base = is_fixed(n->a);
+        n->flag = base && is_fixed(n->b);
+        // A quirk to keep: the original writes a calculated -2 into Python source in front of **,
+        // where it means -(2 ** x).
+        if (op == 'p' && base && !n->flag) n->op = 'q';
     }
     return n;
 }

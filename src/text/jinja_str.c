@@ -43,7 +43,8 @@ qn_value qn_text_strip(qn_jrun *r, qn_value v, qn_value chars, unsigned sides) {
     while ((sides & QN_STRIP_RIGHT) && to > from) {
         size_t at = to - 1;
         while (at > from && ((unsigned char)s[at] & 0xC0) == 0x80) at--;
-        if (!in_set(qn_uni_decode(s + at, &len), s + at, len, set) || !pay_set(r, set)) break;
+        uint32_t c = qn_uni_decode(s + at, &len);
+        if (!in_set(c, s + at, len, set) || !pay_set(r, set)) break;
         to = at;
     }
     return part(r, v, from, to);
