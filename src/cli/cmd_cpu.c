@@ -1,4 +1,5 @@
 // `quern cpu`: what this machine has and what quern makes of it.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,20 +7,23 @@
 #include "cli/command.h"
 #include "cli/output.h"
 
-// For people: sizes in units.
-static void show_units(json_t *sizes) {
+// For people: sizes in units, those of caches in powers of two as their makers count.
+static void show_units(json_t *sizes, bool powers) {
     const char *key;
     json_t *v;
     json_object_foreach(sizes, key, v) {
         char text[32];
-        qn_format_bytes(json_number_value(v), text);
+        double kib = json_number_value(v) / 1024;
+        if (!powers) qn_format_bytes(kib * 1024, text);
+        else snprintf(text, sizeof text, kib < 1024 ? "%.0f KiB" : "%.1f MiB",
+                      kib < 1024 ? kib : kib / 1024);
         if (json_is_number(v)) json_object_set_new(sizes, key, json_string(text));
     }
 }
 
 static void print(json_t *j) {
-    show_units(json_object_get(j, "caches"));
-    show_units(json_object_get(j, "memory"));
+    show_units(json_object_get(j, "caches"), true);
+    show_units(json_object_get(j, "memory"), false);
     qn_out_tree(j, 0);
 }
 

@@ -1,4 +1,5 @@
 // `quern tokenize`: text to ids and back, one text or a stream of lines.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,9 +30,15 @@ static void print_json(json_t *document) {
 
 // ---- one text ----
 
+static void print_id(const char *before, int32_t id) {
+    char text[16];
+    int n = snprintf(text, sizeof text, "%s%d", before, id);
+    qn_out_add(text, (size_t)n);
+}
+
 static void show_ids(const job *j, const int32_t *ids, size_t n) {
     if (!qn_args_has(j->a, "json")) {
-        for (size_t i = 0; i < n; i++) qn_out_addf("%s%d", i ? " " : "", ids[i]);
+        for (size_t i = 0; i < n; i++) print_id(i ? " " : "", ids[i]);
         qn_out_add("\n", 1);
         return;
     }
@@ -113,7 +120,7 @@ static bool encode_line(const job *j, const json_t *line, qn_err *err) {
     if (!qn_encode(j->t, json_string_value(s), json_string_length(s), j->flags, &ids, &n, err))
         return false;
     qn_out_add("{\"ids\":[", 8);
-    for (size_t i = 0; i < n; i++) qn_out_addf("%s%d", i ? "," : "", ids[i]);
+    for (size_t i = 0; i < n; i++) print_id(i ? "," : "", ids[i]);
     qn_out_add("]}\n", 3);
     qn_free(ids);
     return true;

@@ -22,6 +22,7 @@
 
 struct qn_line_input {
     EditLine *edit; // NULL: stdin is no terminal
+    FILE *screen;   // where the editor draws
     History *history;
     char *history_path; // NULL: no place to keep it
     bool abandoned, continued;
@@ -99,7 +100,8 @@ static void open_history(qn_line_input *in) {
 static void open_editor(qn_line_input *in) {
     setlocale(LC_CTYPE, ""); // libedit counts characters as the locale does
     if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8");
-    in->edit = el_init("quern", stdin, isatty(STDOUT_FILENO) ? stdout : stderr, stderr);
+    in->screen = isatty(STDOUT_FILENO) ? stdout : stderr;
+    in->edit = el_init("quern", stdin, in->screen, stderr);
     if (!in->edit) return;
     el_set(in->edit, EL_CLIENTDATA, in);
     el_set(in->edit, EL_PROMPT, prompt);
@@ -144,6 +146,10 @@ static bool read_raw(qn_line_input *in, const char **text, size_t *n, qn_err *er
     *text = el_gets(in->edit, &count);
     *n = *text && count > 0 ? strlen(*text) : 0;
     while (*n && ((*text)[*n - 1] == '\n' || (*text)[*n - 1] == '\r')) --*n;
+    if (in->abandoned || !*text) { // the editor leaves the cursor in the line then
+        fputs(in->abandoned ? "^C\n" : "\n", in->screen);
+        fflush(in->screen);
+    }
     return true;
 }
 

@@ -266,13 +266,48 @@ static void print_grid(const json_t *document, int indent) {
     qn_table_print(&t, indent);
 }
 
+// An array of objects with the same plain members is a table with a heading.
+static bool is_records(const json_t *list) {
+    const json_t *first = json_array_get(list, 0);
+    size_t i;
+    const json_t *x;
+    const char *key;
+    json_t *v;
+    json_array_foreach(list, i, x) {
+        if (json_object_size(x) != json_object_size(first) || !json_object_size(x)) return false;
+        json_object_foreach((json_t *)(uintptr_t)x, key, v)
+            if (!json_object_get(first, key) || json_is_object(v) || json_is_array(v)) return false;
+    }
+    return json_array_size(list) > 0 && json_object_size(first) < 16;
+}
+
+static void print_records(const json_t *list, int indent) {
+    char align[17] = "";
+    qn_table t = {.align = align};
+    json_t *first = json_array_get(list, 0), *x, *v;
+    const char *key;
+    size_t i;
+    json_object_foreach(first, key, v) {
+        char *label = label_of(key);
+        strcat(align, json_is_number(v) ? ">" : "<");
+        qn_table_add(&t, label);
+        free(label);
+    }
+    json_array_foreach(list, i, x) json_object_foreach(first, key, v) {
+        char *s = scalar_text(key, json_object_get(x, key));
+        qn_table_add(&t, s);
+        free(s);
+    }
+    qn_table_print(&t, indent);
+}
+
 void qn_out_tree(const json_t *document, int indent) {
     qn_table t = {.align = "<<"};
     const char *key;
     json_t *v;
     size_t i;
-    if (is_grid(document)) {
-        print_grid(document, indent);
+    if (is_grid(document) || is_records(document)) {
+        (json_is_array(document) ? print_records : print_grid)(document, indent);
         return;
     }
     json_object_foreach((json_t *)(uintptr_t)document, key, v) print_member(&t, key, v, indent);

@@ -107,6 +107,8 @@ bool qn_session_generate(qn_session *s, qn_request_options *o, qn_reply *r, qn_e
     o->user = r;
     r->prompt_tokens = o->n_tokens;
     r->started = r->first = r->last = qn_now();
+    qn_engine_stats before, after;
+    qn_engine_get_stats(s->engine, &before);
     qn_request *request = qn_engine_submit(s->engine, o, err);
     if (!request) return false;
     bool busy = true, cancelled = false;
@@ -118,6 +120,8 @@ bool qn_session_generate(qn_session *s, qn_request_options *o, qn_reply *r, qn_e
         }
         if (!qn_engine_step(s->engine, &busy, err)) return false;
     }
+    qn_engine_get_stats(s->engine, &after);
+    if (o->n_images) r->prompt_tokens = (size_t)(after.prompt_tokens - before.prompt_tokens);
     if (!r->done)
         return qn_fail(err, QN_IO, "the engine stopped without finishing the request");
     if (r->finish == QN_FINISH_ERROR) {
