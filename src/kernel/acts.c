@@ -80,6 +80,13 @@ static qn_form *take(qn_acts *a, const qn_form *key) {
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
+// A stride that is an odd number of cache lines: rows a power of two apart would all fall on the
+// same few sets of the nearest cache.
+static size_t spread(size_t n, size_t width) {
+    size_t lines = round_up(n * width, 64) / 64;
+    return (lines + !(lines & 1)) * 64 / width;
+}
+
 // One block of memory: data, then scales, then sums, each on a cache line of its own.
 static void reserve(qn_form *f, size_t n_groups) {
     size_t width = f->kind == QN_ACT_S8 ? 1 : sizeof(float);
@@ -169,13 +176,14 @@ const qn_form *qn_acts_form(qn_acts *a, const qn_mat *w, size_t row, size_t n) {
     qn_form *f = find(a, &key);
     if (f) return f;
     f = take(a, &key);
-    if (kind == QN_ACT_F32 && !w->perm) {
+    // A few rows are read where they are; for more a copy with the stride below pays.
+    if (kind == QN_ACT_F32 && !w->perm && f->n < 4) {
         f->data = (void *)(uintptr_t)a->x; // read only; forms are const outside this file
         f->ld = a->ld;
         return f;
     }
     making mk = {qn_table_get(), a, f, (a->k + group - 1) / group};
-    f->ld = round_up(mk.n_groups * f->padded, 64);
+    f->ld = spread(mk.n_groups * f->padded, kind == QN_ACT_S8 ? 1 : sizeof(float));
     reserve(f, mk.n_groups);
     if (f->n < 4 || f->n * a->k < 16384)
         for (size_t r = 0; r < f->n; r++) make_row(&mk, r, 0);

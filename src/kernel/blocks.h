@@ -34,6 +34,30 @@ INLINE void walk(const qn_tile *t, qn_block_fn block, size_t few_rows, size_t wi
     }
 }
 
+// Up to eight streams a constant distance apart, addressed with four registers: base + {0, 1, 2, 3}
+// times the distance, twice. Left to itself the compiler keeps a pointer per stream and runs out.
+typedef struct streams {
+    const char *a, *b;
+    size_t ld, ld3;
+} streams;
+
+INLINE streams streams_of(const void *p, size_t ld) {
+    const char *at = p;
+    return (streams){at, at + 4 * ld, ld, 3 * ld};
+}
+
+INLINE const char *stream(const streams *s, int i) {
+    const char *p = i & 4 ? s->b : s->a;
+    return (i & 3) == 0 ? p : (i & 3) == 1 ? p + s->ld : (i & 3) == 2 ? p + 2 * s->ld : p + s->ld3;
+}
+
+INLINE void advance(streams *s, size_t bytes) {
+    s->a += bytes;
+    s->b += bytes;
+}
+
+INLINE float float_at(const char *p) { return *(const float *)(const void *)p; }
+
 INLINE const float *x_row(const qn_tile *t, size_t row) {
     return (const float *)t->x + row * t->ldx;
 }

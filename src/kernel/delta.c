@@ -7,9 +7,6 @@
 #include "kernel/ops.h"
 #include "kernel/table.h"
 
-#define COLUMNS 16 // of one call of the leaf
-#define SLICE 32   // of one task: dk = 128 rows of them stay in the nearest cache
-
 typedef struct deltas {
     const qn_table *t;
     const qn_delta_run *runs;
@@ -21,8 +18,9 @@ static void save(const deltas *d, const float *state, float *to, size_t n) {
         memcpy(to + i * d->dv, state + i * d->dv, n * sizeof *to);
 }
 
-static void columns(const deltas *d, const qn_delta_run *run, size_t head, size_t c0) {
-    size_t n = d->dv - c0 < COLUMNS ? d->dv - c0 : COLUMNS;
+// 128 rows of one slice stay in the nearest cache while the tokens go by.
+static void slice(const deltas *d, const qn_delta_run *run, size_t head, size_t c0) {
+    size_t n = d->dv - c0 < QN_DELTA_COLUMNS ? d->dv - c0 : QN_DELTA_COLUMNS;
     size_t k_head = head / (d->n_v_heads / d->n_k_heads), at = head * d->dk * d->dv + c0;
     for (size_t i = 0; i < run->n; i++) {
         const qn_delta_token *tok = run->tokens + i;
@@ -41,15 +39,14 @@ static void run_task(void *ctx, size_t task, int thread) {
     (void)thread;
     const deltas *d = ctx;
     size_t per_run = d->n_v_heads * d->slices, in_run = task % per_run;
-    size_t from = in_run % d->slices * SLICE, to = from + SLICE < d->dv ? from + SLICE : d->dv;
     uint64_t mode = qn_fp_pin();
-    for (size_t c = from; c < to; c += COLUMNS)
-        columns(d, d->runs + task / per_run, in_run / d->slices, c);
+    slice(d, d->runs + task / per_run, in_run / d->slices, in_run % d->slices * QN_DELTA_COLUMNS);
     qn_fp_restore(mode);
 }
 
 void qn_delta_rule(qn_pool *p, const qn_delta_run *runs, size_t n_runs, size_t n_k_heads,
                    size_t n_v_heads, size_t dk, size_t dv) {
-    deltas d = {qn_table_get(), runs, n_k_heads, n_v_heads, dk, dv, (dv + SLICE - 1) / SLICE};
+    deltas d = {qn_table_get(), runs, n_k_heads, n_v_heads, dk, dv,
+                (dv + QN_DELTA_COLUMNS - 1) / QN_DELTA_COLUMNS};
     qn_pool_run(p, n_runs * n_v_heads * d.slices, run_task, &d);
 }

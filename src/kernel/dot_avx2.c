@@ -13,16 +13,18 @@ INLINE void f32_block(const qn_tile *t, size_t row, size_t panel, const int R, c
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int h = 0; h < 2 * P; h++)
             acc[r][h] = _mm256_loadu_ps(acc_at(t, row + (size_t)r, panel) + 8 * h);
-    const float *x = x_row(t, row);
+    streams x = streams_of(x_row(t, row), t->ldx * sizeof(float));
+    streams ws = streams_of(w_panel(t, panel), t->ldw);
     for (size_t k = 0; k < t->k; k++) {
         __m256 w[8];
         UNROLL for (int h = 0; h < 2 * P; h++)
-            w[h] = _mm256_loadu_ps((const float *)w_panel(t, panel + (size_t)h / 2) + k * 16 +
-                                   h % 2 * 8);
+            w[h] = _mm256_loadu_ps((const float *)(const void *)stream(&ws, h / 2) + h % 2 * 8);
         UNROLL for (int r = 0; r < R; r++) {
-            __m256 b = _mm256_broadcast_ss(x + (size_t)r * t->ldx + k);
+            __m256 b = _mm256_set1_ps(float_at(stream(&x, r)));
             UNROLL for (int h = 0; h < 2 * P; h++) acc[r][h] = _mm256_fmadd_ps(b, w[h], acc[r][h]);
         }
+        advance(&x, sizeof(float));
+        advance(&ws, 64);
     }
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int h = 0; h < 2 * P; h++)
@@ -50,30 +52,32 @@ static void dot_f32(const qn_tile *t) { walk(t, f32_run, 1, 4, 6, 1); }
 
 INLINE void bf16_block(const qn_tile *t, size_t row, size_t panel, const int R, const int H,
                        int half) {
-    const float *x = x_row(t, row);
     const __m256i high = _mm256_set1_epi32((int)0xFFFF0000u);
+    streams x = streams_of(x_row(t, row), t->ldx * sizeof(float));
+    streams ws = streams_of(w_panel(t, panel) + half * 32, t->ldw);
     for (size_t k0 = 0; k0 < t->k; k0 += 32) {
-        size_t end = k0 + 32 < t->k ? k0 + 32 : t->k;
+        size_t pairs = (t->k - k0 < 32 ? t->k - k0 : 32) / 2;
         __m256 even[6][4], odd[6][4];
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int h = 0; h < H; h++) even[r][h] = odd[r][h] = _mm256_setzero_ps();
-        for (size_t k = k0; k < end; k += 2) {
+        for (size_t i = 0; i < pairs; i++) {
             __m256 we[4], wo[4];
             UNROLL for (int h = 0; h < H; h++) {
-                const char *at = w_panel(t, panel + (size_t)(half + h) / 2) + k * 32 +
-                                 (half + h) % 2 * 32;
+                const char *at = stream(&ws, h / 2) + h % 2 * 32;
                 __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)at);
                 we[h] = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
                 wo[h] = _mm256_castsi256_ps(_mm256_and_si256(w, high));
             }
             UNROLL for (int r = 0; r < R; r++) {
-                __m256 xe = _mm256_broadcast_ss(x + (size_t)r * t->ldx + k);
-                __m256 xo = _mm256_broadcast_ss(x + (size_t)r * t->ldx + k + 1);
+                __m256 xe = _mm256_set1_ps(float_at(stream(&x, r)));
+                __m256 xo = _mm256_set1_ps(float_at(stream(&x, r) + 4));
                 UNROLL for (int h = 0; h < H; h++) {
                     even[r][h] = _mm256_fmadd_ps(xe, we[h], even[r][h]);
                     odd[r][h] = _mm256_fmadd_ps(xo, wo[h], odd[r][h]);
                 }
             }
+            advance(&x, 2 * sizeof(float));
+            advance(&ws, 64);
         }
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int h = 0; h < H; h++) {
@@ -128,7 +132,7 @@ INLINE void add_group(const qn_tile *t, size_t row, size_t panel, int half, size
     _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), s, _mm256_loadu_ps(to)));
 }
 
-INLINE __m256i broadcast4(const int8_t *x) {
+INLINE __m256i broadcast4(const char *x) {
     int32_t four;
     memcpy(&four, x, 4);
     return _mm256_set1_epi32(four);
@@ -138,25 +142,28 @@ INLINE __m256i broadcast4(const int8_t *x) {
 // x with w's sign (x is at least -127, so it has a negative). 2 * 128 * 127 fits 16 bits: exact.
 INLINE void q8_block(const qn_tile *t, size_t row, size_t panel, const int R, const int H) {
     const __m256i flip = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
+    streams x = streams_of(codes_row(t, row), t->ldx);
+    streams ws = streams_of(w_panel(t, panel), t->ldw);
     for (size_t g = 0; g < t->n_groups; g++) {
         __m256i acc[4][4];
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int h = 0; h < H; h++) acc[r][h] = _mm256_setzero_si256();
-        const int8_t *x = codes_row(t, row) + g * t->k;
         for (size_t k = 0; k < t->k; k += 4) {
             __m256i w[4], size[4];
             UNROLL for (int h = 0; h < H; h++) {
-                const char *at = w_panel(t, panel + (size_t)h / 2) + (g * t->k + k) * 16 + h % 2 * 32;
+                const char *at = stream(&ws, h / 2) + h % 2 * 32;
                 w[h] = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(const void *)at), flip);
                 size[h] = _mm256_abs_epi8(w[h]);
             }
             UNROLL for (int r = 0; r < R; r++) {
-                __m256i b = broadcast4(x + (size_t)r * t->ldx + k);
+                __m256i b = broadcast4(stream(&x, r));
                 UNROLL for (int h = 0; h < H; h++) {
                     __m256i p = _mm256_maddubs_epi16(size[h], _mm256_sign_epi8(b, w[h]));
                     acc[r][h] = _mm256_add_epi32(acc[r][h], _mm256_madd_epi16(p, ones));
                 }
             }
+            advance(&x, 4);
+            advance(&ws, 64);
         }
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int h = 0; h < H; h++)
@@ -182,24 +189,26 @@ static void dot_q8(const qn_tile *t) { walk(t, q8_run, 1, 2, 4, 1); }
 // Codes are at most 15, so four pairs of products (8 * 15 * 127) fit 16 bits before widening.
 INLINE void q4_block(const qn_tile *t, size_t row, size_t panel, const int R, int half) {
     const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    streams x = streams_of(codes_row(t, row), t->ldx);
+    const char *w = w_panel(t, panel) + half * 32;
     for (size_t g = 0; g < t->n_groups; g++) {
         __m256i acc[4];
         UNROLL for (int r = 0; r < R; r++) acc[r] = _mm256_setzero_si256();
-        const int8_t *x = codes_row(t, row) + g * t->k;
-        const char *w = w_panel(t, panel) + g * t->k * 8 + half * 32;
         for (size_t k0 = 0; k0 < t->k; k0 += 32) {
             size_t end = k0 + 32 < t->k ? k0 + 32 : t->k;
             __m256i sum[4];
             UNROLL for (int r = 0; r < R; r++) sum[r] = _mm256_setzero_si256();
             for (size_t k = k0; k < end; k += 8) {
-                __m256i two = _mm256_loadu_si256((const __m256i *)(const void *)(w + k * 8));
+                __m256i two = _mm256_loadu_si256((const __m256i *)(const void *)w);
                 __m256i a = _mm256_and_si256(two, low);
                 __m256i b = _mm256_and_si256(_mm256_srli_epi16(two, 4), low);
                 UNROLL for (int r = 0; r < R; r++) {
-                    const int8_t *xr = x + (size_t)r * t->ldx + k;
+                    const char *xr = stream(&x, r);
                     sum[r] = _mm256_add_epi16(sum[r], _mm256_maddubs_epi16(a, broadcast4(xr)));
                     sum[r] = _mm256_add_epi16(sum[r], _mm256_maddubs_epi16(b, broadcast4(xr + 4)));
                 }
+                advance(&x, 8);
+                w += 64;
             }
             UNROLL for (int r = 0; r < R; r++)
                 acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(sum[r], ones));

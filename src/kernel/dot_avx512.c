@@ -6,19 +6,21 @@
 #include "kernel/blocks.h"
 
 INLINE void f32_block(const qn_tile *t, size_t row, size_t panel, const int R, const int P) {
-    __m512 acc[12][4];
+    __m512 acc[6][4];
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int p = 0; p < P; p++)
             acc[r][p] = _mm512_loadu_ps(acc_at(t, row + (size_t)r, panel + (size_t)p));
-    const float *x = x_row(t, row);
+    streams x = streams_of(x_row(t, row), t->ldx * sizeof(float));
+    streams ws = streams_of(w_panel(t, panel), t->ldw);
     for (size_t k = 0; k < t->k; k++) {
         __m512 w[4];
-        UNROLL for (int p = 0; p < P; p++)
-            w[p] = _mm512_loadu_ps((const float *)w_panel(t, panel + (size_t)p) + k * 16);
+        UNROLL for (int p = 0; p < P; p++) w[p] = _mm512_loadu_ps(stream(&ws, p));
         UNROLL for (int r = 0; r < R; r++) {
-            __m512 b = _mm512_set1_ps(x[(size_t)r * t->ldx + k]);
+            __m512 b = _mm512_set1_ps(float_at(stream(&x, r)));
             UNROLL for (int p = 0; p < P; p++) acc[r][p] = _mm512_fmadd_ps(b, w[p], acc[r][p]);
         }
+        advance(&x, sizeof(float));
+        advance(&ws, 64);
     }
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int p = 0; p < P; p++)
@@ -32,54 +34,43 @@ INLINE void f32_rows(const qn_tile *t, size_t row, size_t panel, size_t rows, co
     case 3: f32_block(t, row, panel, 3, P); break;
     case 4: f32_block(t, row, panel, 4, P); break;
     case 5: f32_block(t, row, panel, 5, P); break;
-    case 6: f32_block(t, row, panel, 6, P); break;
-    case 7: f32_block(t, row, panel, 7, P); break;
-    case 8: f32_block(t, row, panel, 8, P); break;
-    case 9: f32_block(t, row, panel, 9, P); break;
-    case 10: f32_block(t, row, panel, 10, P); break;
-    case 11: f32_block(t, row, panel, 11, P); break;
-    default: f32_block(t, row, panel, 12, P); break;
+    default: f32_block(t, row, panel, 6, P); break;
     }
 }
 
 static void f32_run(const qn_tile *t, size_t row, size_t panel, size_t rows, size_t panels) {
-    if (panels == 4) {
-        if (rows == 1) f32_block(t, row, panel, 1, 4);
-        else if (rows == 2) f32_block(t, row, panel, 2, 4);
-        else if (rows == 3) f32_block(t, row, panel, 3, 4);
-        else f32_block(t, row, panel, 4, 4);
-    } else if (panels == 2) {
-        f32_rows(t, row, panel, rows, 2);
-    } else {
-        f32_rows(t, row, panel, rows, 1);
-    }
+    if (panels == 4) f32_rows(t, row, panel, rows, 4);
+    else f32_rows(t, row, panel, rows, 1);
 }
 
-static void dot_f32(const qn_tile *t) { walk(t, f32_run, 4, 4, 12, 2); }
+static void dot_f32(const qn_tile *t) { walk(t, f32_run, 6, 4, 6, 4); }
 
 INLINE void bf16_block(const qn_tile *t, size_t row, size_t panel, const int R, const int P) {
-    const float *x = x_row(t, row);
     const __m512i high = _mm512_set1_epi32((int)0xFFFF0000u);
+    streams x = streams_of(x_row(t, row), t->ldx * sizeof(float));
+    streams ws = streams_of(w_panel(t, panel), t->ldw);
     for (size_t k0 = 0; k0 < t->k; k0 += 32) {
-        size_t end = k0 + 32 < t->k ? k0 + 32 : t->k;
+        size_t pairs = (t->k - k0 < 32 ? t->k - k0 : 32) / 2;
         __m512 even[6][4], odd[6][4];
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int p = 0; p < P; p++) even[r][p] = odd[r][p] = _mm512_setzero_ps();
-        for (size_t k = k0; k < end; k += 2) {
+        for (size_t i = 0; i < pairs; i++) {
             __m512 we[4], wo[4];
             UNROLL for (int p = 0; p < P; p++) {
-                __m512i w = _mm512_loadu_si512(w_panel(t, panel + (size_t)p) + k * 32);
+                __m512i w = _mm512_loadu_si512(stream(&ws, p));
                 we[p] = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
                 wo[p] = _mm512_castsi512_ps(_mm512_and_si512(w, high));
             }
             UNROLL for (int r = 0; r < R; r++) {
-                __m512 xe = _mm512_set1_ps(x[(size_t)r * t->ldx + k]);
-                __m512 xo = _mm512_set1_ps(x[(size_t)r * t->ldx + k + 1]);
+                __m512 xe = _mm512_set1_ps(float_at(stream(&x, r)));
+                __m512 xo = _mm512_set1_ps(float_at(stream(&x, r) + 4));
                 UNROLL for (int p = 0; p < P; p++) {
                     even[r][p] = _mm512_fmadd_ps(xe, we[p], even[r][p]);
                     odd[r][p] = _mm512_fmadd_ps(xo, wo[p], odd[r][p]);
                 }
             }
+            advance(&x, 2 * sizeof(float));
+            advance(&ws, 64);
         }
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int p = 0; p < P; p++) {

@@ -205,7 +205,9 @@ static inline void softmax_row(float *x, size_t n) {
 // Milakov & Gimelshein 2018: the running maximum moves, earlier sums are rescaled.
 static inline float softmax_step_row(qn_softmax_step *a) {
     float l[LANES], sums[LANES] = {0}, *s = a->s;
-    for (size_t i = 0; i < a->n; i++) s[i] = i >= a->from && i < a->to ? s[i] * a->scale : -INFINITY;
+    for (size_t i = 0; i < a->n; i++) s[i] *= a->scale;
+    for (size_t i = 0; i < a->from; i++) s[i] = -INFINITY;
+    for (size_t i = a->to; i < a->n; i++) s[i] = -INFINITY;
     for (size_t j = 0; j < LANES; j++) l[j] = -INFINITY;
     for (size_t i = 0; i < a->n; i += LANES)
         for (size_t j = 0; j < LANES; j++) l[j] = s[i + j] > l[j] ? s[i + j] : l[j];
@@ -223,7 +225,7 @@ static inline float softmax_step_row(qn_softmax_step *a) {
 // Decay, read, delta, write, read in two passes over the state: with a = S^T k and b = S^T q of the
 // old state, delta = beta (v - decay a), out = decay b + delta (k.q), S = decay S + k delta^T.
 static inline void delta_columns(const qn_delta_slice *d) {
-    float a[LANES] = {0}, b[LANES] = {0};
+    float a[QN_DELTA_COLUMNS] = {0}, b[QN_DELTA_COLUMNS] = {0};
     for (size_t i = 0; i < d->dk; i++) {
         const float *s = d->state + i * d->dv;
         for (size_t j = 0; j < d->n; j++) {

@@ -1,8 +1,43 @@
 // The row operations of row_math.h, compiled for AVX2 and FMA.
 #if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+
 #include "kernel/row_math.h"
 
-void qn_rows_avx2(qn_table *t) { fill_rows(t); }
+// The delta rule's full slices by hand: the compiler would keep the sums in memory.
+static void delta(const qn_delta_slice *d) {
+    if (d->n != QN_DELTA_COLUMNS) {
+        delta_columns(d);
+        return;
+    }
+    __m256 a[4], b[4], decay = _mm256_set1_ps(d->decay);
+    for (int j = 0; j < 4; j++) a[j] = b[j] = _mm256_setzero_ps();
+    for (size_t i = 0; i < d->dk; i++) {
+        __m256 k = _mm256_set1_ps(d->k[i]), q = _mm256_set1_ps(d->q[i]);
+        for (int j = 0; j < 4; j++) {
+            __m256 s = _mm256_loadu_ps(d->state + i * d->dv + 8 * j);
+            a[j] = _mm256_fmadd_ps(k, s, a[j]);
+            b[j] = _mm256_fmadd_ps(q, s, b[j]);
+        }
+    }
+    for (int j = 0; j < 4; j++) {
+        __m256 rest = _mm256_fnmadd_ps(decay, a[j], _mm256_loadu_ps(d->v + 8 * j));
+        a[j] = _mm256_mul_ps(_mm256_set1_ps(d->beta), rest);
+        __m256 out = _mm256_fmadd_ps(a[j], _mm256_set1_ps(d->kq), _mm256_mul_ps(decay, b[j]));
+        _mm256_storeu_ps(d->out + 8 * j, out);
+    }
+    for (size_t i = 0; i < d->dk; i++)
+        for (int j = 0; j < 4; j++) {
+            float *s = d->state + i * d->dv + 8 * j;
+            __m256 old = _mm256_mul_ps(decay, _mm256_loadu_ps(s));
+            _mm256_storeu_ps(s, _mm256_fmadd_ps(_mm256_set1_ps(d->k[i]), a[j], old));
+        }
+}
+
+void qn_rows_avx2(qn_table *t) {
+    fill_rows(t);
+    t->delta = delta;
+}
 #else
 typedef int nothing_here; // another architecture
 #endif

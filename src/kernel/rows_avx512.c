@@ -1,8 +1,43 @@
 // The row operations of row_math.h, compiled for AVX-512.
 #if defined(__AVX512F__)
+#include <immintrin.h>
+
 #include "kernel/row_math.h"
 
-void qn_rows_avx512(qn_table *t) { fill_rows(t); }
+// The delta rule's full slices by hand: the compiler would keep the sums in memory.
+static void delta(const qn_delta_slice *d) {
+    if (d->n != QN_DELTA_COLUMNS) {
+        delta_columns(d);
+        return;
+    }
+    __m512 a[2], b[2], decay = _mm512_set1_ps(d->decay);
+    for (int j = 0; j < 2; j++) a[j] = b[j] = _mm512_setzero_ps();
+    for (size_t i = 0; i < d->dk; i++) {
+        __m512 k = _mm512_set1_ps(d->k[i]), q = _mm512_set1_ps(d->q[i]);
+        for (int j = 0; j < 2; j++) {
+            __m512 s = _mm512_loadu_ps(d->state + i * d->dv + 16 * j);
+            a[j] = _mm512_fmadd_ps(k, s, a[j]);
+            b[j] = _mm512_fmadd_ps(q, s, b[j]);
+        }
+    }
+    for (int j = 0; j < 2; j++) {
+        __m512 rest = _mm512_fnmadd_ps(decay, a[j], _mm512_loadu_ps(d->v + 16 * j));
+        a[j] = _mm512_mul_ps(_mm512_set1_ps(d->beta), rest);
+        __m512 out = _mm512_fmadd_ps(a[j], _mm512_set1_ps(d->kq), _mm512_mul_ps(decay, b[j]));
+        _mm512_storeu_ps(d->out + 16 * j, out);
+    }
+    for (size_t i = 0; i < d->dk; i++)
+        for (int j = 0; j < 2; j++) {
+            float *s = d->state + i * d->dv + 16 * j;
+            __m512 old = _mm512_mul_ps(decay, _mm512_loadu_ps(s));
+            _mm512_storeu_ps(s, _mm512_fmadd_ps(_mm512_set1_ps(d->k[i]), a[j], old));
+        }
+}
+
+void qn_rows_avx512(qn_table *t) {
+    fill_rows(t);
+    t->delta = delta;
+}
 #else
 typedef int nothing_here; // another architecture
 #endif

@@ -51,7 +51,8 @@ typedef struct qn_softmax_step {
     float max, sum;     // running; max starts at -inf, sum at 0
 } qn_softmax_step;
 
-// 16 or fewer columns of one head's state, one token (ops.h, gated delta rule).
+// QN_DELTA_COLUMNS or fewer columns of one head's state, one token (ops.h, gated delta rule).
+#define QN_DELTA_COLUMNS 32
 typedef struct qn_delta_slice {
     float *state; // [dk][dv], at the first column
     size_t dk, dv, n;
