@@ -7,7 +7,7 @@ set -eu
 packages="
 gcc libc6-dev make cmake pkg-config
 libjansson-dev libpcre2-dev libedit-dev libpng-dev libjpeg62-turbo-dev libwebp-dev
-libcmocka-dev
+libcmocka-dev xz-utils
 "
 
 say() { echo "deps: $*" >&2; }
