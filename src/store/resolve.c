@@ -26,7 +26,7 @@ static void name_done(name *n) {
 // ---- names ----
 
 static bool word(const char *s, size_t n, const char *more) {
-    if (!n || s[0] == '.' || s[0] == '-') return false;
+    if (!n || s[0] == '.' || s[0] == '-' || s[0] == '/') return false;
     for (size_t i = 0; i < n; i++) {
         if (!isalnum((unsigned char)s[i]) && !strchr(more, s[i])) return false;
         if (s[i] == '.' && i + 1 < n && s[i + 1] == '.') return false;

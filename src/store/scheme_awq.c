@@ -108,7 +108,8 @@ extern const qn_scheme qn_scheme_awq_gemm;
 const qn_scheme qn_scheme_awq_gemm = {
     .family = "awq", .format = "gemm", .parts = {".qweight", ".qzeros", ".scales"},
     .required = 1 << QWEIGHT | 1 << QZEROS | 1 << SCALES, .scale_part = SCALES,
-    .claims = gemm_claims, .bind = gemm_bind, .codes = gemm_codes, .scales = gemm_scales, .zeros = gemm_zeros,
+    .claims = gemm_claims, .bind = gemm_bind, .codes = gemm_codes, .scales = gemm_scales,
+    .zeros = gemm_zeros,
 };
 
 // ---- gemv ----
@@ -170,5 +171,6 @@ extern const qn_scheme qn_scheme_awq_gemv;
 const qn_scheme qn_scheme_awq_gemv = {
     .family = "awq", .format = "gemv", .parts = {".qweight", ".qzeros", ".scales"},
     .required = 1 << QWEIGHT | 1 << QZEROS | 1 << SCALES, .scale_part = SCALES,
-    .claims = gemv_claims, .bind = gemv_bind, .codes = gemv_codes, .scales = gemv_scales, .zeros = gemv_zeros,
+    .claims = gemv_claims, .bind = gemv_bind, .codes = gemv_codes, .scales = gemv_scales,
+    .zeros = gemv_zeros,
 };

@@ -138,7 +138,8 @@ const qn_scheme qn_scheme_ct_pack = {
     .parts = {".weight_packed", ".weight_scale", ".weight_zero_point", ".weight_shape",
               ".weight_g_idx"},
     .required = 1 << WEIGHT | 1 << SCALE | 1 << SHAPE, .scale_part = SCALE,
-    .g_idx_part = G_IDX, .claims = pack_claims, .bind = pack_bind, .codes = pack_codes, .scales = scales, .zeros = zeros,
+    .g_idx_part = G_IDX, .claims = pack_claims, .bind = pack_bind, .codes = pack_codes,
+    .scales = scales, .zeros = zeros,
 };
 
 // ---- int ----

@@ -1,6 +1,6 @@
 // FP8: P.weight F8_E4M3 [out, in] and one factor per block, row or matrix, by which it is
-// multiplied (also where the name says _inv): P.weight_scale_inv in "fp8" files, P.weight_scale in those of
-// compressed-tensors. The factors' shape tells: [ceil(out / br), ceil(in / bc)], [out, 1], [1].
+// multiplied (also where the name says _inv): P.weight_scale_inv in "fp8" files, P.weight_scale in
+// those of compressed-tensors. The factors' shape tells: [ceil(out / br), ceil(in / bc)], [out, 1], [1].
 #include <string.h>
 
 #include "base/err.h"
@@ -65,5 +65,6 @@ const qn_scheme qn_scheme_fp8 = {
 const qn_scheme qn_scheme_ct_float = {
     .family = "compressed-tensors", .format = "float-quantized",
     .parts = {".weight", ".weight_scale"}, .required = 1 << WEIGHT | 1 << SCALE,
-    .scale_part = SCALE, .floats = true, .claims = claims, .bind = bind, .codes = codes, .scales = scales,
+    .scale_part = SCALE, .floats = true, .claims = claims, .bind = bind,
+    .codes = codes, .scales = scales,
 };

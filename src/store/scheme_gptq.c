@@ -156,5 +156,6 @@ extern const qn_scheme qn_scheme_gptq;
 const qn_scheme qn_scheme_gptq = {
     .family = "gptq", .parts = {".qweight", ".qzeros", ".scales", ".g_idx"},
     .required = 1 << QWEIGHT | 1 << QZEROS | 1 << SCALES, .scale_part = SCALES,
-    .g_idx_part = G_IDX, .claims = claims, .bind = bind, .settle = settle, .codes = codes, .scales = scales, .zeros = zeros,
+    .g_idx_part = G_IDX, .claims = claims, .bind = bind, .settle = settle, .codes = codes,
+    .scales = scales, .zeros = zeros,
 };

@@ -1,7 +1,7 @@
 // On-disk schemes: how one logical matrix lies in several tensors P.qweight, P.scales, … Every
-// scheme says which tensors it is made of, recognises and checks them, and gives codes, scales and zeros
-// of rows; everything else (floats, packing, threads) is the same for all and not here. One file
-// per family (scheme_*.c), one line per scheme in schemes.c.
+// scheme says which tensors it is made of, recognises and checks them, and gives codes, scales and
+// zeros of rows; everything else (floats, packing, threads) is the same for all and not here. One
+// file per family (scheme_*.c), one line per scheme in schemes.c.
 #ifndef QN_STORE_SCHEMES_H
 #define QN_STORE_SCHEMES_H
 
