@@ -82,6 +82,8 @@ typedef struct qn_dummy {
     qn_weights want;
     qn_pool *pool;
     float *noise;
+    uint16_t *halves;
+    uint8_t *codes8, *codes4;
     size_t n_noise;
 } qn_dummy;
 bool qn_dummy_init(qn_dummy *d, const qn_config *c, qn_err *err);
