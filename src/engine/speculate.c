@@ -9,8 +9,9 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/str.h"
 
-#define KNOWN "mtp, qwen3_5_mtp, qwen3_next_mtp" // vLLM's names of one and the same method
+#define KNOWN "mtp, or a family's own name for it, FAMILY_mtp"
 #define TRY_PLAIN 3  // steps measured without drafts …
 #define TRY_DRAFT 4  // … and with, before the first verdict
 #define SURE_DRAFT 16
@@ -20,9 +21,8 @@
 #define FIRST_SLEEP 16
 #define LONGEST_SLEEP 4096
 
-static bool known_method(const char *m) {
-    return !strcmp(m, "mtp") || !strcmp(m, "qwen3_5_mtp") || !strcmp(m, "qwen3_next_mtp");
-}
+// vLLM has a name per family (…_mtp), all of which mean the same.
+static bool known_method(const char *m) { return !strcmp(m, "mtp") || qn_str_ends(m, "_mtp"); }
 
 static bool read_config(qn_speculator *s, const json_t *j, bool has_mtp, qn_err *err) {
     const char *what = "speculative config", *method = NULL, *key;
@@ -32,9 +32,9 @@ static bool read_config(qn_speculator *s, const json_t *j, bool has_mtp, qn_err 
         return qn_fail(err, QN_INPUT, "%s: not a JSON object, expected {\"method\": …}", what);
     if (!qn_json_str(j, "method", &method, what, err)) return false;
     if (!method)
-        return qn_fail(err, QN_INPUT, "%s: method is missing, expected one of " KNOWN, what);
+        return qn_fail(err, QN_INPUT, "%s: method is missing, expected " KNOWN, what);
     if (!known_method(method))
-        return qn_fail(err, QN_UNSUPPORTED, "%s: method is \"%s\", expected one of " KNOWN, what,
+        return qn_fail(err, QN_UNSUPPORTED, "%s: method is \"%s\", expected " KNOWN, what,
                        method);
     if (!qn_json_int(j, "num_speculative_tokens", 1, QN_MAX_DRAFTS, &n, what, err) ||
         !qn_json_bool(j, "always", &s->always, what, err))

@@ -221,8 +221,7 @@ bool qn_model_draft(const qn_model *m, qn_work *w, const qn_draft_segment *segme
 static const fake_row *row_of(const qn_work *w, size_t segment, size_t row) {
     for (size_t i = 0; i < w->n; i++)
         if (w->rows[i].segment == segment && row-- == 0) return &w->rows[i];
-    assert(!"no such row");
-    return NULL;
+    abort(); // no such row
 }
 
 size_t qn_work_n_rows(const qn_work *w, size_t segment) {
@@ -273,7 +272,10 @@ bool qn_model_expand_images(const qn_model *m, const int32_t *tokens, size_t n,
     int32_t at = 0;
     for (size_t i = 0; i < n; i++) {
         size_t copies = 1;
-        if (tokens[i] == FAKE_IMAGE) copies = seen < n_images ? (size_t)grids[seen][2] / 2 : 0, seen++;
+        if (tokens[i] == FAKE_IMAGE) {
+            copies = seen < n_images ? (size_t)grids[seen][2] / 2 : 0;
+            seen++;
+        }
         for (size_t j = 0; j < copies; j++, k++) {
             (*out)[k] = tokens[i];
             for (int d = 0; d < 3; d++) (*rope3)[k][d] = at; // an image is one position wide

@@ -47,7 +47,7 @@ static int32_t *prompt(const char *question, size_t n_images, size_t *n) {
     json_t *m = json_pack("[{s:s,s:o}]", "role", "user", "content", parts);
     char *messages = json_dumps(m, 0), *text;
     size_t len;
-    int32_t *ids;
+    int32_t *ids = NULL;
     if (!qn_template_render(qn_model_template(model), messages, NULL,
                             "{\"add_generation_prompt\":true,\"enable_thinking\":false}", &text,
                             &len, &err) ||
