@@ -1,0 +1,285 @@
+// check: opens a checkpoint in whatever state it is, compares what is there with what its family
+// expects, and has every weight read (check_tensor.c). A problem of severity error makes the verdict.
+#include "quant/check.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/progress.h"
+#include "quant/check_tensor.h"
+#include "quant/forward_range.h"
+
+#define NORM_BYTES ((size_t)256 << 20) // larger matrices get no operator norm
+
+typedef struct check {
+    const qn_check_options *o;
+    qn_ckpt *ckpt, *reference;
+    const qn_weight *weights;
+    size_t n;
+    qn_config config;
+    bool known; // config understood: layout and spelling are valid
+    qn_layout layout;
+    qn_pool *pool;
+    qn_problems problems;
+    json_t *summary, *tensors;
+} check;
+
+// ---- before the weights ----
+
+static void take_damages(check *c) {
+    for (size_t i = 0; i < qn_ckpt_n_damages(c->ckpt); i++) {
+        const qn_damage *d = qn_ckpt_damage(c->ckpt, i);
+        qn_problem_add(&c->problems, QN_ERROR, d->code, d->tensor, i, "%s", d->message);
+    }
+}
+
+static void take_labels(check *c) {
+    for (size_t i = 0; i < qn_ckpt_n_label_errors(c->ckpt); i++)
+        qn_problem_add(&c->problems, QN_WARNING, "label-mismatch", NULL, i, "%s",
+                       qn_ckpt_label_error(c->ckpt, i));
+}
+
+static void understand(check *c) {
+    qn_err err = {0};
+    const json_t *config = qn_ckpt_config(c->ckpt);
+    if (!config) {
+        qn_problem_add(&c->problems, QN_ERROR, "bad-header", NULL, 0,
+                       "config.json is missing or unreadable; tensors are checked without it");
+        return;
+    }
+    if (!qn_config_read(&c->config, config, "config.json", &err)) {
+        qn_problem_add(&c->problems, QN_ERROR, "label-mismatch", NULL, 0, "%s", err.text);
+        return;
+    }
+    qn_spelling spelling = qn_spelling_detect(&c->config, c->ckpt);
+    qn_layout_build(&c->layout, &c->config, &spelling);
+    c->known = true;
+}
+
+static void compare_with_layout(check *c) {
+    for (size_t i = 0; i < c->layout.n; i++) {
+        const qn_expected *e = &c->layout.tensors[i];
+        const qn_weight *w = qn_ckpt_weight(c->ckpt, e->name);
+        qn_err err = {0};
+        if (!w)
+            qn_problem_add(&c->problems, QN_ERROR, "missing-tensor", e->name, i,
+                           "%s expects it", c->config.architecture);
+        else if (!qn_expected_matches(e, w, &err))
+            qn_problem_add(&c->problems, QN_ERROR, "shape-mismatch", e->name, i, "%s", err.text);
+    }
+}
+
+static bool all_zero(const qn_weight *w) {
+    if (w->scheme || !w->parts[0]->data) return false;
+    float x[256];
+    for (size_t at = 0; at < w->parts[0]->n; at += 256) {
+        size_t n = w->parts[0]->n - at < 256 ? w->parts[0]->n - at : 256;
+        qn_tensor_to_f32(w->parts[0], at, n, x);
+        for (size_t i = 0; i < n; i++)
+            if (x[i] != 0) return false;
+    }
+    return true;
+}
+
+static void judge_unexpected(check *c, const qn_weight *w, size_t order) {
+    bool bias = qn_str_ends(w->name, ".bias"), zero = bias && all_zero(w);
+    if (bias)
+        qn_problem_add(&c->problems, zero ? QN_WARNING : QN_ERROR, "invented-bias", w->name, order,
+                       zero ? "an all-zero bias that %s does not have (harmless; convert leaves it "
+                              "out)"
+                            : "a bias that %s does not have, and it is not zero",
+                       c->config.architecture);
+    else
+        qn_problem_add(&c->problems, QN_WARNING, "unexpected-tensor", w->name, order,
+                       "%s does not have it", c->config.architecture);
+}
+
+// ---- all weights ----
+
+static uint64_t stored_bytes(const qn_weight *w) {
+    uint64_t n = 0;
+    for (int i = 0; i < QN_MAX_PARTS; i++) n += w->parts[i] ? w->parts[i]->bytes : 0;
+    return n;
+}
+
+static bool progress(check *c, uint64_t done, uint64_t total, qn_err *err) {
+    if (!c->o->progress || c->o->progress(c->o->user, "check", done, total)) return true;
+    return qn_fail(err, QN_CANCELLED, "check: stopped");
+}
+
+static bool read_weights(check *c, qn_err *err) {
+    uint64_t total = 0, done = 0;
+    double started = qn_now();
+    for (size_t i = 0; i < c->n; i++) total += stored_bytes(&c->weights[i]);
+    for (size_t i = 0; i < c->n; i++) {
+        qn_check_tensor t = {.w = &c->weights[i], .order = i, .group_hint = c->o->group_size};
+        if (c->known) t.expected = qn_layout_find(&c->layout, t.w->name);
+        if (c->known && !t.expected) judge_unexpected(c, t.w, i);
+        if (c->reference) t.reference = qn_ckpt_weight(c->reference, t.w->name);
+        json_t *entry = qn_check_one(c->pool, &t, &c->problems, NORM_BYTES, err);
+        if (!entry) return false;
+        json_array_append_new(c->tensors, entry);
+        done += stored_bytes(t.w);
+        if (!progress(c, done, total, err)) return false;
+    }
+    double seconds = qn_now() - started;
+    json_object_set_new(c->summary, "bytes", json_integer((json_int_t)total));
+    json_object_set_new(c->summary, "seconds", json_real(seconds));
+    json_object_set_new(c->summary, "gb_s",
+                        json_real(seconds > 0 ? (double)total / seconds / 1e9 : 0));
+    return true;
+}
+
+static void report_reference(check *c) {
+    const qn_weight *list;
+    size_t n;
+    if (!c->reference || !qn_ckpt_weights(c->reference, &list, &n, NULL)) return;
+    for (size_t i = 0; i < n; i++)
+        if (!qn_ckpt_weight(c->ckpt, list[i].name))
+            qn_problem_add(&c->problems, QN_ERROR, "missing-tensor", list[i].name, c->n + i,
+                           "the reference has it");
+}
+
+static int worse(const void *a, const void *b) {
+    double x = json_number_value(json_object_get(*(json_t *const *)a, "cosine"));
+    double y = json_number_value(json_object_get(*(json_t *const *)b, "cosine"));
+    return (x > y) - (x < y);
+}
+
+// The ten weights that are farthest from the reference.
+static void add_worst(check *c) {
+    size_t n = json_array_size(c->tensors), k = 0;
+    if (!c->reference) return;
+    json_t **list = QN_NEW_ARRAY(json_t *, n), *worst = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_t *e = json_array_get(c->tensors, i);
+        if (json_is_number(json_object_get(e, "cosine"))) list[k++] = e;
+    }
+    if (k) qsort(list, k, sizeof *list, worse);
+    for (size_t i = 0; i < k && i < 10; i++) {
+        json_t *o = json_object();
+        static const char *const keys[] = {"name", "cosine", "max_abs_error", "relative_rms"};
+        for (int j = 0; j < 4; j++) json_object_set(o, keys[j], json_object_get(list[i], keys[j]));
+        json_array_append_new(worst, o);
+    }
+    json_object_set_new(c->summary, "worst", worst);
+    free(list);
+}
+
+// ---- the model as a whole ----
+
+static size_t group_of_model(const check *c) {
+    for (size_t i = 0; i < c->n; i++)
+        if (c->weights[i].scheme && c->weights[i].n_groups > 1) return c->weights[i].group;
+    return 1;
+}
+
+static void judge_parallel(check *c) {
+    const qn_config *g = &c->config;
+    size_t group = group_of_model(c);
+    size_t width = g->intermediate_size ? g->intermediate_size : g->moe_intermediate_size;
+    json_t *o = json_object();
+    char bad[64] = "";
+    for (int tp = 2; tp <= 8; tp *= 2) {
+        bool heads = g->num_attention_heads % (size_t)tp == 0, whole = true;
+        char key[8];
+        whole = width % (group * (size_t)tp) == 0 &&
+                (!g->moe_intermediate_size ||
+                 g->moe_intermediate_size % (group * (size_t)tp) == 0);
+        snprintf(key, sizeof key, "%d", tp);
+        json_object_set_new(o, key, json_boolean(heads && whole));
+        if (!whole) snprintf(bad + strlen(bad), sizeof bad - strlen(bad), " %d", tp);
+    }
+    json_object_set_new(c->summary, "tp_divisible", o);
+    if (bad[0])
+        qn_problem_add(&c->problems, QN_WARNING, "tp-indivisible", NULL, 0,
+                       "intermediate size %zu in groups of %zu cannot be shared by%s devices "
+                       "(`quern pad` helps)", width, group, bad);
+}
+
+static void add_model(check *c) {
+    json_t *s = c->summary;
+    uint64_t nonfinite = 0;
+    size_t i;
+    json_t *e;
+    json_array_foreach(c->tensors, i, e)
+        nonfinite += (uint64_t)json_integer_value(json_object_get(e, "nonfinite"));
+    json_object_set_new(s, "tensors", json_integer((json_int_t)qn_ckpt_n_tensors(c->ckpt)));
+    json_object_set_new(s, "weights", json_integer((json_int_t)c->n));
+    json_object_set_new(s, "nonfinite", json_integer((json_int_t)nonfinite));
+    if (!c->known) return;
+    json_object_set_new(s, "architecture", json_string(c->config.architecture));
+    json_object_set_new(s, "family", json_string(c->config.family->name));
+    json_object_set_new(s, "tied_embeddings", json_boolean(c->config.tie_word_embeddings));
+    json_object_set_new(s, "embedding_rows", json_integer((json_int_t)c->config.vocab_size));
+    qn_tokenizer *t = qn_tokenizer_load(qn_ckpt_path(c->ckpt), NULL);
+    if (t)
+        json_object_set_new(s, "vocabulary_padding",
+                            json_integer((json_int_t)c->config.vocab_size - qn_tokenizer_size(t)));
+    qn_tokenizer_free(t);
+    judge_parallel(c);
+}
+
+static bool look(check *c, qn_err *err) {
+    qn_err list_err = {0};
+    bool listed = qn_ckpt_weights(c->ckpt, &c->weights, &c->n, &list_err);
+    if (!listed)
+        qn_problem_add(&c->problems, QN_ERROR, "bad-header", NULL, 0, "%s", list_err.text);
+    take_damages(c);
+    take_labels(c);
+    understand(c);
+    if (c->known && listed) compare_with_layout(c);
+    if (!read_weights(c, err)) return false;
+    report_reference(c);
+    add_worst(c);
+    add_model(c);
+    if (c->o->forward) qn_check_forward(qn_ckpt_path(c->ckpt), c->o->n_threads, &c->problems,
+                                        c->summary);
+    return true;
+}
+
+static bool open_all(check *c, const char *model, qn_err *err) {
+    char *path = NULL;
+    const qn_weight *list;
+    size_t n;
+    if (!qn_resolve(model, &path, err)) return false;
+    c->ckpt = qn_ckpt_open(path, QN_CKPT_TOLERANT, err);
+    qn_free(path);
+    c->pool = c->ckpt ? qn_pool_new(c->o->n_threads, err) : NULL;
+    if (!c->pool || !c->o->against) return c->pool != NULL;
+    path = NULL;
+    if (!qn_resolve(c->o->against, &path, err)) return qn_err_prefix(err, "reference");
+    c->reference = qn_ckpt_open(path, 0, err);
+    qn_free(path);
+    return (c->reference && qn_ckpt_weights(c->reference, &list, &n, err)) ||
+           qn_err_prefix(err, "reference");
+}
+
+bool qn_check(const char *model, const qn_check_options *o, json_t **report, qn_err *err) {
+    check c = {.o = o, .summary = json_object(), .tensors = json_array()};
+    *report = NULL;
+    qn_problems_init(&c.problems);
+    bool ok = open_all(&c, model, err) && look(&c, err);
+    if (ok) {
+        json_t *j = json_object();
+        bool bad = qn_problems_errors(&c.problems) > 0;
+        json_object_set_new(j, "verdict", json_string(bad ? "problems" : "ok"));
+        json_object_set_new(j, "problems", qn_problems_json(&c.problems));
+        json_object_set(j, "summary", c.summary);
+        json_object_set(j, "tensors", c.tensors);
+        *report = j;
+    }
+    qn_problems_done(&c.problems);
+    json_decref(c.summary);
+    json_decref(c.tensors);
+    qn_layout_done(&c.layout);
+    qn_config_done(&c.config);
+    qn_pool_free(c.pool);
+    qn_ckpt_free(c.ckpt);
+    qn_ckpt_free(c.reference);
+    return ok;
+}

@@ -1,0 +1,317 @@
+// The figures of one weight. Values are decoded block by block over the pool; nothing but a block per
+// thread is held, and the whole matrix only for its operator norm.
+#include "quant/check_tensor.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "quant/measure.h"
+#include "quant/tensor_report.h"
+#include "quant/wrong_codes.h"
+
+#define NORM_PASSES 2
+#define OUTLIER_STD 200.0 // a weight this many standard deviations out is worth a line
+
+static size_t columns(const qn_weight *w) {
+    if (w->scheme) return w->cols;
+    const qn_tensor *t = w->parts[0];
+    return t->n_dims > 0 && t->shape[t->n_dims - 1] ? t->shape[t->n_dims - 1] : 1;
+}
+
+static size_t count(const qn_weight *w) { return w->scheme ? w->rows * w->cols : w->parts[0]->n; }
+
+// ---- f16's range, counted beside the statistics ----
+
+typedef struct range {
+    uint64_t overflow, subnormal, vanishing;
+} range;
+
+typedef struct read {
+    const qn_weight *w;
+    size_t cols, rows, block;
+    range *ranges; // per block
+} read;
+
+static bool rows_of(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+    read *r = user;
+    if (r->w->scheme) {
+        if (!qn_weight_decode(r->w, row0, n, out, err)) return false;
+    } else {
+        qn_tensor_to_f32(r->w->parts[0], row0 * r->cols, n * r->cols, out);
+    }
+    range *f = &r->ranges[row0 / r->block];
+    for (size_t i = 0; i < n * r->cols; i++) {
+        float a = fabsf(out[i]);
+        f->overflow += a >= 65520 && a <= 3.4028235e38f;
+        f->subnormal += a > 0 && a < 0x1p-14f;
+        f->vanishing += a > 0 && a <= 0x1p-25f;
+    }
+    return true;
+}
+
+static void add_range(json_t *entry, const range *f) {
+    json_t *o = json_object();
+    json_object_set_new(o, "overflow", json_integer((json_int_t)f->overflow));
+    json_object_set_new(o, "subnormal", json_integer((json_int_t)f->subnormal));
+    json_object_set_new(o, "vanishing", json_integer((json_int_t)f->vanishing));
+    json_object_set_new(entry, "f16", o);
+}
+
+// ---- codes ----
+
+typedef struct code_job {
+    const qn_weight *w;
+    size_t block;
+    struct part {
+        uint64_t histogram[256], zero_scales, odd_zero_scales, dead, bad_scales;
+        uint64_t n_scales;
+        double lo, hi, sum;
+        int zero_lo, zero_hi;
+        qn_err err;
+    } *parts;
+} code_job;
+
+static void look_at_group(struct part *p, const uint8_t *codes, size_t n, float scale, int zero) {
+    bool dead = true;
+    for (size_t i = 0; i < n; i++) {
+        p->histogram[codes[i]]++;
+        dead &= codes[i] == zero;
+    }
+    if (!isfinite(scale)) {
+        p->bad_scales++;
+        return;
+    }
+    p->dead += dead;
+    p->zero_scales += scale == 0;
+    p->odd_zero_scales += scale == 0 && !dead;
+    if (p->n_scales == 0 || scale < p->lo) p->lo = scale;
+    if (p->n_scales == 0 || scale > p->hi) p->hi = scale;
+    p->sum += scale;
+    p->n_scales++;
+    if (zero < p->zero_lo) p->zero_lo = zero;
+    if (zero > p->zero_hi) p->zero_hi = zero;
+}
+
+static void look_at_codes(void *ctx, size_t b, int thread) {
+    (void)thread;
+    code_job *j = ctx;
+    const qn_weight *w = j->w;
+    struct part *p = &j->parts[b];
+    size_t row0 = b * j->block, n = w->rows - row0 < j->block ? w->rows - row0 : j->block;
+    uint8_t *codes = qn_alloc(n * w->cols), *zeros = qn_alloc(n * w->n_groups);
+    float *scales = qn_alloc(n * w->n_groups * sizeof *scales);
+    memset(zeros, 1 << (w->bits - 1), n * w->n_groups); // what symmetric schemes mean
+    p->zero_lo = 255;
+    if (qn_weight_codes(w, row0, n, codes, scales, zeros, &p->err))
+        for (size_t r = 0; r < n; r++)
+            for (size_t g = 0, at = 0; g < w->n_groups && at < w->cols; g++, at += w->group) {
+                size_t len = w->cols - at < w->group ? w->cols - at : w->group;
+                look_at_group(p, codes + r * w->cols + at, len, scales[r * w->n_groups + g],
+                              zeros[r * w->n_groups + g]);
+            }
+    free(codes);
+    free(zeros);
+    free(scales);
+}
+
+static void merge(struct part *a, const struct part *b) {
+    for (int i = 0; i < 256; i++) a->histogram[i] += b->histogram[i];
+    a->zero_scales += b->zero_scales;
+    a->odd_zero_scales += b->odd_zero_scales;
+    a->dead += b->dead;
+    a->bad_scales += b->bad_scales;
+    if (b->n_scales == 0) return;
+    if (a->n_scales == 0 || b->lo < a->lo) a->lo = b->lo;
+    if (a->n_scales == 0 || b->hi > a->hi) a->hi = b->hi;
+    if (a->n_scales == 0 || b->zero_lo < a->zero_lo) a->zero_lo = b->zero_lo;
+    if (a->n_scales == 0 || b->zero_hi > a->zero_hi) a->zero_hi = b->zero_hi;
+    a->sum += b->sum;
+    a->n_scales += b->n_scales;
+}
+
+static void report_codes(const qn_check_tensor *t, const struct part *p, json_t *entry,
+                         qn_problems *problems) {
+    const qn_weight *w = t->w;
+    json_t *o = json_object(), *histogram = json_array();
+    int bins = w->bits < 8 ? 1 << w->bits : 256;
+    for (int i = 0; i < bins; i++)
+        json_array_append_new(histogram, json_integer((json_int_t)p->histogram[i]));
+    json_object_set_new(o, "layout", json_string(w->layout));
+    json_object_set_new(o, "bits", json_integer(w->bits));
+    json_object_set_new(o, "group_size",
+                        json_integer(w->n_groups <= 1 ? -1 : (json_int_t)w->group));
+    json_object_set_new(o, "sym", json_boolean(w->sym));
+    json_object_set_new(o, "scale_min", qn_json_number(p->lo));
+    json_object_set_new(o, "scale_max", qn_json_number(p->hi));
+    json_object_set_new(o, "scale_mean",
+                        qn_json_number(p->n_scales ? p->sum / (double)p->n_scales : 0));
+    json_object_set_new(o, "zero_min", json_integer(p->zero_lo));
+    json_object_set_new(o, "zero_max", json_integer(p->zero_hi));
+    json_object_set_new(o, "zero_scale_groups", json_integer((json_int_t)p->zero_scales));
+    json_object_set_new(o, "dead_groups", json_integer((json_int_t)p->dead));
+    json_object_set_new(o, "code_histogram", histogram);
+    json_object_set_new(entry, "quantized", o);
+    if (p->zero_scales)
+        qn_problem_add(problems, QN_WARNING, "zero-scale", w->name, t->order,
+                       "%llu groups have scale 0 (%llu of them with codes that are not the zero "
+                       "point); a quantizer or kernel that divides by it makes nan",
+                       (unsigned long long)p->zero_scales, (unsigned long long)p->odd_zero_scales);
+    if (p->bad_scales)
+        qn_problem_add(problems, QN_ERROR, "non-finite", w->name, t->order,
+                       "%llu scales are not finite", (unsigned long long)p->bad_scales);
+}
+
+static bool check_codes(qn_pool *pool, const qn_check_tensor *t, json_t *entry,
+                        qn_problems *problems, qn_err *err) {
+    const qn_weight *w = t->w;
+    size_t block = ((size_t)1 << 19) / (w->cols ? w->cols : 1);
+    block = block < 16 ? 16 : block / 16 * 16;
+    size_t n = (w->rows + block - 1) / block;
+    code_job j = {w, block, QN_NEW_ARRAY(struct part, n)};
+    struct part *sum = QN_NEW(struct part);
+    qn_pool_run(pool, n, look_at_codes, &j);
+    bool ok = true;
+    for (size_t b = 0; ok && b < n; b++) {
+        ok = j.parts[b].err.code == QN_OK;
+        if (!ok) *err = j.parts[b].err;
+        merge(sum, &j.parts[b]);
+    }
+    if (ok) report_codes(t, sum, entry, problems);
+    free(j.parts);
+    free(sum);
+    return ok;
+}
+
+// ---- verdicts ----
+
+static void judge_values(const qn_check_tensor *t, const qn_matrix_stats *m, const range *f,
+                         size_t cols, qn_problems *problems) {
+    const qn_stats *s = &m->all;
+    if (s->n_nonfinite)
+        qn_problem_add(problems, QN_ERROR, "non-finite", t->w->name, t->order,
+                       "%llu values are not finite, the first at [%llu, %llu]",
+                       (unsigned long long)s->n_nonfinite,
+                       (unsigned long long)(s->first_nonfinite / cols),
+                       (unsigned long long)(s->first_nonfinite % cols));
+    if (f->overflow)
+        qn_problem_add(problems, QN_WARNING, "fp16-range", t->w->name, t->order,
+                       "%llu values are beyond 65504 and become infinite as f16",
+                       (unsigned long long)f->overflow);
+    double std = qn_stats_std(s), top = fmax(fabs(s->min), fabs(s->max));
+    bool matrix = t->expected && (t->expected->role == QN_ROLE_LINEAR ||
+                                  t->expected->role == QN_ROLE_EXPERTS);
+    if (matrix && std > 0 && top > OUTLIER_STD * std)
+        qn_problem_add(problems, QN_WARNING, "outlier", t->w->name, t->order,
+                       "the largest value, %g, is %.0f standard deviations out", top, top / std);
+}
+
+static void judge_origin(const qn_check_tensor *t, json_t *entry, qn_problems *problems) {
+    static const char *const codes[QN_N_WRONG] = {"", "signed-view", "zero-offset"};
+    qn_wrong_finding f;
+    if (t->w->scheme || t->w->parts[0]->n_dims < 2) return;
+    if (t->expected && t->expected->role != QN_ROLE_LINEAR &&
+        t->expected->role != QN_ROLE_EXPERTS && t->expected->role != QN_ROLE_HEAD)
+        return;
+    if (!qn_wrong_codes_find(t->w, t->group_hint, &f, NULL) || f.kind == QN_RIGHT) return;
+    json_t *o = json_object();
+    json_object_set_new(o, "code", json_string(codes[f.kind]));
+    json_object_set_new(o, "group_size", json_integer((json_int_t)f.group));
+    json_object_set_new(o, "bits", json_integer(f.bits));
+    json_object_set_new(o, "confidence", json_real(f.confidence));
+    json_object_set_new(o, "groups_tried", json_integer((json_int_t)f.groups_tried));
+    json_object_set_new(o, "evidence", json_string(f.evidence));
+    json_object_set_new(entry, "origin", o);
+    qn_problem_add(problems, f.certain ? QN_ERROR : QN_WARNING, codes[f.kind], t->w->name,
+                   t->order, "%s; confidence %.4g; `quern repair` undoes it", f.evidence,
+                   f.confidence);
+}
+
+static json_t *new_entry(const qn_weight *w) {
+    json_t *o = json_object(), *shape = json_array();
+    char name[1024];
+    qn_str_visible(w->name, name, sizeof name);
+    json_object_set_new(o, "name", json_string(name));
+    char *stored = qn_stored_as(w);
+    json_object_set_new(o, "dtype", json_string(stored));
+    free(stored);
+    if (w->scheme) {
+        json_array_append_new(shape, json_integer((json_int_t)w->rows));
+        json_array_append_new(shape, json_integer((json_int_t)w->cols));
+    }
+    for (int i = 0; !w->scheme && i < w->parts[0]->n_dims; i++)
+        json_array_append_new(shape, json_integer((json_int_t)w->parts[0]->shape[i]));
+    json_object_set_new(o, "shape", shape);
+    return o;
+}
+
+static void add_norm(qn_pool *pool, read *r, json_t *entry, qn_err *err) {
+    size_t n = r->rows * r->cols;
+    double norm, tolerance;
+    float *w = qn_big_alloc(n * sizeof *w, r->w->name, err);
+    if (!w) return;
+    bool ok = true;
+    for (size_t row = 0; ok && row < r->rows; row += r->block) {
+        size_t len = r->rows - row < r->block ? r->rows - row : r->block;
+        if (r->w->scheme)
+            ok = qn_weight_decode(r->w, row, len, w + row * r->cols, err);
+        else
+            qn_tensor_to_f32(r->w->parts[0], row * r->cols, len * r->cols, w + row * r->cols);
+    }
+    if (ok && qn_operator_norm(pool, w, r->rows, r->cols, NORM_PASSES, &norm, &tolerance, err)) {
+        json_object_set_new(entry, "operator_norm", qn_json_number(norm));
+        json_object_set_new(entry, "operator_norm_tolerance", qn_json_number(tolerance));
+    }
+    qn_big_free(w, n * sizeof *w);
+}
+
+static bool readable(const qn_weight *w) {
+    for (int i = 0; i < QN_MAX_PARTS; i++)
+        if (w->parts[i] && !w->parts[i]->data) return false;
+    return w->parts[0] && count(w) > 0;
+}
+
+json_t *qn_check_one(qn_pool *pool, const qn_check_tensor *t, qn_problems *problems,
+                     size_t norm_bytes, qn_err *err) {
+    json_t *entry = new_entry(t->w);
+    if (!readable(t->w)) return entry; // its damage is on the list already
+    bool floats = t->w->scheme || qn_dtype_is_float(t->w->parts[0]->dtype);
+    size_t cols = columns(t->w), rows = count(t->w) / cols;
+    read r = {t->w, cols, rows, 1, NULL};
+    qn_matrix_stats m;
+    range f = {0};
+    r.ranges = QN_NEW_ARRAY(range, rows);
+    bool ok = qn_measure_matrix(pool, rows_of, &r, rows, cols, &m, err);
+    for (size_t i = 0; i < rows; i++) {
+        f.overflow += r.ranges[i].overflow;
+        f.subnormal += r.ranges[i].subnormal;
+        f.vanishing += r.ranges[i].vanishing;
+    }
+    free(r.ranges);
+    if (ok) {
+        qn_stats_to_json(&m.all, entry);
+        if (m.all.n_nonfinite)
+            json_object_set_new(entry, "first_nonfinite",
+                                json_integer((json_int_t)m.all.first_nonfinite));
+        json_object_set_new(entry, "kurtosis", qn_json_number(qn_stats_kurtosis(&m.all)));
+        json_object_set_new(entry, "zero_rows", json_integer((json_int_t)m.zero_rows));
+        json_object_set_new(entry, "zero_cols", json_integer((json_int_t)m.zero_cols));
+        add_range(entry, &f);
+        if (floats) judge_values(t, &m, &f, cols, problems);
+    }
+    r.block = 64;
+    if (ok && floats && rows > 1 && rows * cols * sizeof(float) <= norm_bytes)
+        add_norm(pool, &r, entry, err);
+    if (ok && t->w->scheme && t->w->bits <= 8 && strncmp(t->w->layout, "fp8", 3) != 0)
+        ok = check_codes(pool, t, entry, problems, err);
+    if (ok && floats) judge_origin(t, entry, problems);
+    if (ok && t->reference) ok = qn_check_against(pool, t, entry, problems, err);
+    if (ok) return entry;
+    qn_problem_add(problems, QN_ERROR, "bad-header", t->w->name, t->order, "cannot be read: %s",
+                   err->text);
+    *err = (qn_err){0};
+    return entry;
+}

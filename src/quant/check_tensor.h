@@ -1,0 +1,29 @@
+// One weight under check: its figures and what they say.
+#ifndef QN_QUANT_CHECK_TENSOR_H
+#define QN_QUANT_CHECK_TENSOR_H
+
+#include "base/pool.h"
+#include "model/family.h"
+#include "quant/problems.h"
+#include "store/weight.h"
+
+typedef struct qn_check_tensor {
+    const qn_weight *w;
+    const qn_expected *expected; // what the family says it is; NULL: unknown
+    const qn_weight *reference;  // or NULL
+    size_t order;                // in the file
+    size_t group_hint;
+} qn_check_tensor;
+
+// Reads the weight once (matrices in memory a second time for the operator norm, when they fit in
+// norm_bytes) and returns its entry of the report; adds what is wrong to problems. NULL only with
+// QN_CANCELLED or QN_NOMEM in err.
+json_t *qn_check_one(qn_pool *pool, const qn_check_tensor *t, qn_problems *problems,
+                     size_t norm_bytes, qn_err *err);
+
+// Compares a weight with its reference: adds cosine, max_abs_error, relative_rms to the entry and
+// differs-from-reference problems, with the kind of difference where it is a known one.
+bool qn_check_against(qn_pool *pool, const qn_check_tensor *t, json_t *entry,
+                      qn_problems *problems, qn_err *err);
+
+#endif
