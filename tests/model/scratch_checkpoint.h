@@ -12,8 +12,11 @@ typedef struct edit {
     bool poison;        // its first value becomes a NaN
     size_t add;         // not in the source: a float vector of so many values
     float value;        // … of this value
+    // A matrix as 2-bit GPTQ (16 inputs a group, act-order), or as the exact floats of that.
+    enum { EDIT_NONE, EDIT_GPTQ, EDIT_GPTQ_FLOATS } quantize;
 } edit;
 
+// With quantize, a name stands for all tensors whose names contain it.
 // A new folder under the system's temporary folder, removed by scratch_remove. config NULL: the
 // source's.
 void scratch_write(char folder[64], const char *source, const json_t *config, const edit *edits,

@@ -39,11 +39,11 @@ static void missing(void **state) {
     (void)state;
     expect_failure("tests/data/quantized/broken-missing-tensor", QN_NOT_FOUND,
                    "tensor model.layers.0.mlp.up_proj.weight is missing");
-    expect_failure_with(QWEN2, &(edit){"model.layers.1.self_attn.k_proj.bias", true, false, 0, 0},
+    expect_failure_with(QWEN2, &(edit){"model.layers.1.self_attn.k_proj.bias", .drop = true},
                         QN_NOT_FOUND, "tensor model.layers.1.self_attn.k_proj.bias is missing");
-    expect_failure_with(QWEN3, &(edit){"model.embed_tokens.weight", true, false, 0, 0},
+    expect_failure_with(QWEN3, &(edit){"model.embed_tokens.weight", .drop = true},
                         QN_NOT_FOUND, "tensor model.embed_tokens.weight is missing");
-    expect_failure_with("tests/data/families/qwen3-untied", &(edit){"lm_head", true, false, 0, 0},
+    expect_failure_with("tests/data/families/qwen3-untied", &(edit){"lm_head", .drop = true},
                         QN_NOT_FOUND, "tensor lm_head.weight is missing");
     expect_failure("tests/data/tokenizers", QN_NOT_FOUND, "neither model.safetensors nor");
     char folder[64], path[96];
@@ -57,11 +57,11 @@ static void missing(void **state) {
 static void surplus(void **state) {
     (void)state;
     const char *bias = "model.layers.0.self_attn.o_proj.bias";
-    expect_failure_with(QWEN3, &(edit){bias, false, false, 64, 0.5f}, QN_UNSUPPORTED,
+    expect_failure_with(QWEN3, &(edit){bias, .add = 64, .value = 0.5f}, QN_UNSUPPORTED,
                         "tensor model.layers.0.self_attn.o_proj.bias is not zero");
     for (int i = 0; i < 2; i++) { // a zero bias and an unknown tensor are noted and left out
         char folder[64];
-        const edit e = {i ? "model.rotary_emb.inv_freq" : bias, false, false, 64, 0};
+        const edit e = {i ? "model.rotary_emb.inv_freq" : bias, .add = 64};
         scratch_write(folder, QWEN3, NULL, &e, 1);
         qn_err err = {0};
         qn_model *m = qn_model_load(folder, &plain, &err);
@@ -94,7 +94,7 @@ static void small_vocabulary(void **state) {
 
 // Text runs without the optional parts.
 static void optional_parts(void **state) {
-    const edit e[] = {{"mtp.", true, false, 0, 0}, {"model.visual.", true, false, 0, 0}};
+    const edit e[] = {{"mtp.", .drop = true}, {"model.visual.", .drop = true}};
     char folder[64];
     runner r;
     reference ref;
@@ -127,7 +127,7 @@ typedef struct poison {
 } poison;
 
 static void check_poison(const poison *p) {
-    const edit e = {p->tensor, false, true, 0, 0};
+    const edit e = {p->tensor, .poison = true};
     char folder[64];
     runner r;
     reference ref;

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "model/runner.h"
+#include "model/scratch_checkpoint.h"
 
 static double logits_error(const char *folder, const char *file, const qn_model_options *o) {
     runner r;
@@ -91,6 +92,51 @@ static void fast_precision(void **state) {
     }
 }
 
+// Projections whose rows are put in another order at load keep their codes: the logits are those of
+// the exact floats.
+static void reordered(void **state) {
+    static const struct {
+        const char *source, *tensors;
+    } cases[] = {{"tests/data/families/qwen3_5", "self_attn.q_proj"},
+                 {"tests/data/families/qwen3_next", "self_attn.q_proj"},
+                 {"tests/data/families/qwen3_next", "linear_attn.in_proj_qkvz"}};
+    const qn_model_options o = {.precision = QN_EXACT, .n_threads = 2, .no_vision = true};
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        float *x[2];
+        size_t v = 0, bytes[2];
+        for (int floats = 0; floats < 2; floats++) {
+            const edit e = {.name = cases[i].tensors,
+                            .quantize = floats ? EDIT_GPTQ_FLOATS : EDIT_GPTQ};
+            char folder[64], path[128];
+            snprintf(path, sizeof path, "%s/config.json", cases[i].source);
+            json_t *config = json_load_file(path, 0, NULL);
+            json_object_set_new(config, "quantization_config",
+                                json_pack("{ss si si sb sb}", "quant_method", "gptq", "bits", 2,
+                                          "group_size", 16, "sym", 1, "desc_act", 1));
+            if (floats) json_object_del(config, "quantization_config");
+            scratch_write(folder, cases[i].source, config, &e, 1);
+            json_decref(config);
+            runner r;
+            reference ref;
+            snprintf(path, sizeof path, "%s/reference.safetensors", cases[i].source);
+            reference_open(&ref, path, "tokens");
+            runner_open(&r, folder, &o, 64);
+            v = (size_t)r.info->vocab_size;
+            bytes[floats] = r.info->weight_bytes;
+            x[floats] = runner_logits(&r, 0, ref.tokens, 40, 40);
+            runner_close(&r);
+            reference_close(&ref);
+            scratch_remove(folder);
+        }
+        double error = worst_row(x[0], x[1], 40, v, NULL);
+        if (!(error <= 1e-5)) fail_msg("%s: off by %g", cases[i].tensors, error);
+        assert_true(bytes[0] < bytes[1]); // codes, not floats
+        free(x[0]);
+        free(x[1]);
+    }
+}
+
 int main(void) {
     qn_log_set_quiet(true);
     const struct CMUnitTest tests[] = {
@@ -98,6 +144,7 @@ int main(void) {
         cmocka_unit_test(other_tools),
         cmocka_unit_test(quantized_while_loading),
         cmocka_unit_test(fast_precision),
+        cmocka_unit_test(reordered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
