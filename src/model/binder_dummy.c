@@ -22,7 +22,7 @@ static qn_mat_spec dummy_spec(const qn_expected *e, qn_weights want, size_t rows
                          .scale_is_bf16 = true, .name = e->name};
 }
 
-// Noise for the widest matrix so far: as floats, as bf16, and as codes around the middle of a format.
+// Noise for the widest matrix so far: as floats, as bf16, and as codes around a format's middle.
 static void make_noise(qn_dummy *d, size_t cols) {
     size_t n = cols * QN_PANEL + SLACK;
     if (n <= d->n_noise) return;

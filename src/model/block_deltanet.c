@@ -30,8 +30,8 @@ typedef struct deltanet {
 
 // ---- weights ---------------------------------------------------------------------------------
 
-// One key head g of in_proj_qkvz is [q(dk) | k(dk) | v(r dv) | z(r dv)], of in_proj_ba [b(r) | a(r)].
-// Returns the rows that make up part `at` with `n` rows per key head.
+// Key head g of in_proj_qkvz is [q(dk) | k(dk) | v(r dv) | z(r dv)], of in_proj_ba [b(r) | a(r)].
+// Appends to order the rows that make up part `at` with `n` rows per key head.
 static size_t *group_order(const deltanet *l, size_t stride, size_t at, size_t n, size_t *order) {
     for (size_t g = 0; g < l->n_k; g++)
         for (size_t i = 0; i < n; i++) *order++ = g * stride + at + i;

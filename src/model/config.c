@@ -186,8 +186,8 @@ static bool read_layer_type(qn_config *c, const reader *r, size_t i, const json_
         l->window = window;
         return true;
     }
-    return qn_fail(r->err, QN_INPUT, "%s: layer_types[%zu] is %s%s%s, expected full_attention or %s",
-                   r->what, i, t ? "\"" : "", t ? t : "not a string", t ? "\"" : "",
+    return qn_fail(r->err, QN_INPUT, "%s: layer_types[%zu] is %s%s%s, expected full_attention or "
+                   "%s", r->what, i, t ? "\"" : "", t ? t : "not a string", t ? "\"" : "",
                    c->family->hybrid ? "linear_attention" : "sliding_attention");
 }
 

@@ -1,6 +1,7 @@
 // The draft layer (multi-token prediction): from the hidden state at a position and the token that
 // follows it, a guess at the token after that.
-//   x = fc [norm(embedding of the next token) ; norm(hidden)];  x = layer(x);  logits = head(norm(x))
+//   x = fc [norm(embedding of the next token) ; norm(hidden)]
+//   x = layer(x);  logits = head(norm(x))
 // hidden is the state behind the target's final norm; later steps feed the layer's own.
 #include <string.h>
 

@@ -88,7 +88,7 @@ void qn_config_done(qn_config *c);
 // eos ids (an integer or a list) of a config or generation_config; absent: untouched.
 bool qn_eos_read(const json_t *o, int32_t eos[8], int *n, const char *what, qn_err *err);
 
-// ---- the tensors of a checkpoint -----------------------------------------------------------------
+// ---- the tensors of a checkpoint ---------------------------------------------------------------
 
 typedef enum qn_role {
     QN_ROLE_EMBED,   // token embedding

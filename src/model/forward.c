@@ -1,4 +1,4 @@
-// The forward pass: prompt chunks and single tokens of any number of sequences as one batch of rows.
+// The forward pass: prompt chunks and single tokens of any number of sequences, one batch of rows.
 //   x = embedding;  for each layer: x += mixer(norm(x)); x += ffn(norm(x));  logits = head(norm(x))
 // What the mixers and feed-forward parts are is the layer plan's business (block_*.c).
 #include <stdio.h>

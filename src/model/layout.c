@@ -81,7 +81,8 @@ qn_spelling qn_spelling_detect(const qn_config *c, qn_ckpt *ckpt) {
                         (s.interleaved && !any_contains(ckpt, layers, ".linear_attn.in_proj_qkv."));
     qn_free(layers);
     s.mtp = c->mtp_usable && any_starts(ckpt, "mtp.");
-    s.vision = c->vision.depth && (any_starts(ckpt, "model.visual.") || any_starts(ckpt, "visual."));
+    s.vision = c->vision.depth &&
+               (any_starts(ckpt, "model.visual.") || any_starts(ckpt, "visual."));
     return s;
 }
 

@@ -43,10 +43,10 @@ static bool read_yarn(qn_config *c, const source *s) {
         !read_real(s, "attention_factor", 0, 1e6, &attention) ||
         !qn_json_bool(s->rope, "truncate", &r->truncate, s->what, s->err))
         return false;
-    double log_factor = 0.1 * log(r->factor);
-    r->attention_factor = attention > 0        ? attention
-                          : mscale > 0 && all > 0 ? (mscale * log_factor + 1) / (all * log_factor + 1)
-                                                  : log_factor + 1;
+    double growth = 0.1 * log(r->factor);
+    r->attention_factor = attention > 0           ? attention
+                          : mscale > 0 && all > 0 ? (mscale * growth + 1) / (all * growth + 1)
+                                                  : growth + 1;
     return true;
 }
 

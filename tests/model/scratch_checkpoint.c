@@ -50,8 +50,8 @@ static int code_of(float x, float scale) {
     return c < 0 ? 0 : c > 3 ? 3 : (int)c;
 }
 
-static void put_words(json_t *header, qn_buf *data, const char *name, const char *dtype, size_t rows,
-                      size_t cols, const void *words, size_t bytes) {
+static void put_words(json_t *header, qn_buf *data, const char *name, const char *dtype,
+                      size_t rows, size_t cols, const void *words, size_t bytes) {
     describe(header, name, dtype, (const size_t[]){rows, cols}, 2, data->n, bytes);
     qn_buf_add(data, words, bytes);
 }
