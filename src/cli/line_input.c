@@ -20,6 +20,8 @@
 #include "base/mem.h"
 #include "cli/prompt.h"
 
+#define CTRL_C 3
+
 struct qn_line_input {
     EditLine *edit; // NULL: stdin is no terminal
     FILE *screen;   // where the editor draws
@@ -40,16 +42,9 @@ static char *prompt(EditLine *e) {
     return self(e)->continued ? next : first;
 }
 
-// Ctrl-C: what was typed stays visible, and a fresh line begins.
-static unsigned char abandon(EditLine *e, int ch) {
-    (void)ch;
-    self(e)->abandoned = true;
-    return CC_NEWLINE;
-}
-
-// One character; 0 is the end of input, also when a signal asks us to stop.
+// One character; 0 is the end of input, also when a signal asks us to stop. Ctrl-C ends the line:
+// what was typed stays visible, and a fresh line begins.
 static int read_character(EditLine *e, wchar_t *out) {
-    (void)e;
     char bytes[8];
     for (size_t n = 0; n < sizeof bytes;) {
         ssize_t got = read(STDIN_FILENO, bytes + n, 1);
@@ -59,7 +54,8 @@ static int read_character(EditLine *e, wchar_t *out) {
         size_t k = qn_utf8_next(bytes, ++n, &c);
         bool incomplete = c < 0 && k == n && n < 4 && (unsigned char)bytes[0] >= 0xC2;
         if (incomplete) continue;
-        *out = c < 0 ? 0xFFFD : (wchar_t)c;
+        if (c == CTRL_C) self(e)->abandoned = true;
+        *out = c < 0 ? 0xFFFD : c == CTRL_C ? '\n' : (wchar_t)c;
         return 1;
     }
     return 0;
@@ -109,8 +105,6 @@ static void open_editor(qn_line_input *in) {
     el_set(in->edit, EL_SIGNAL, 0);
     el_set(in->edit, EL_GETCFN, read_character);
     el_set(in->edit, EL_SETTY, "-d", "-isig", NULL);
-    el_set(in->edit, EL_ADDFN, "quern-abandon", "abandon the line", abandon);
-    el_set(in->edit, EL_BIND, "^C", "quern-abandon", NULL);
     el_set(in->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
     open_history(in);
 }

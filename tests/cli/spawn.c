@@ -66,9 +66,9 @@ static char *contents(const char *path, size_t *n) {
     return qn_buf_take(&b, n);
 }
 
-static void interrupt(pid_t pid, int ms) {
-    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
-    nanosleep(&t, NULL);
+static void interrupt(pid_t pid, const char *out) {
+    const struct timespec pause = {0, 20000000};
+    for (int i = 0; i < 3000 && qn_file_size(out) <= 0; i++) nanosleep(&pause, NULL);
     kill(pid, SIGINT);
 }
 
@@ -84,7 +84,7 @@ outcome spawn(const surroundings *s, const char *const *args) {
     pid_t pid = fork();
     if (pid == 0) become(s, args, fds);
     assert_true(pid > 0);
-    if (s->interrupt_after_ms) interrupt(pid, s->interrupt_after_ms);
+    if (s->interrupt) interrupt(pid, out);
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
     for (int i = 0; i < 3; i++) close(fds[i]);

@@ -21,7 +21,7 @@ typedef struct surroundings {
     const char *stdout_to;  // a path instead of memory, "-" closed
     long file_size;         // RLIMIT_FSIZE in bytes; 0: none
     long memory;            // RLIMIT_AS in bytes; 0: none
-    int interrupt_after_ms; // SIGINT then; 0: never
+    bool interrupt;         // SIGINT once something came out
 } surroundings;
 
 // Arguments end with NULL; a single "a b c" is not split.
