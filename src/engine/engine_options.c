@@ -11,7 +11,8 @@
 #define STEP_SEQS 64
 #define MAX_SEQS 65536
 #define MAX_STEP_TOKENS ((size_t)1 << 20)
-#define LONG_SEQUENCES 4 // full-length sequences the arena is made for, when nobody says
+#define LONG_SEQUENCES 4 // the arena is made for so many sequences of full length, or for a step
+#define SHORT_TOKENS 512 // full of sequences of this length, when nobody says
 #define STATE_BUDGET ((size_t)1 << 30)
 
 static bool choose_step(qn_limits *l, const qn_engine_options *o, qn_err *err) {
@@ -40,6 +41,15 @@ static bool too_small(size_t bytes, size_t len, size_t fits, qn_err *err) {
                    "tokens would fit", (double)bytes / 1048576.0, len, fits);
 }
 
+// Blocks for a good day, at most what fits. Untouched ones cost nothing.
+static size_t comfortable(size_t seqs, size_t len, size_t tokens, size_t fits) {
+    size_t few = seqs < LONG_SEQUENCES ? seqs : LONG_SEQUENCES;
+    size_t many = len < SHORT_TOKENS ? len : SHORT_TOKENS;
+    size_t a = few * (len / tokens + 1), b = seqs * (many / tokens + 1);
+    if (b > a) a = b;
+    return a < fits ? a : fits;
+}
+
 bool qn_limits_choose(qn_limits *l, const qn_model_info *info, const qn_cache_spec *spec,
                       const qn_engine_options *o, qn_err *err) {
     *l = (qn_limits){.prefix_cache = !o->no_prefix_cache};
@@ -57,10 +67,8 @@ bool qn_limits_choose(qn_limits *l, const qn_model_info *info, const qn_cache_sp
     if (need > fits) {
         if (o->max_model_len || !fits) return too_small(bytes, len, fits * tokens, err);
         len = fits * tokens;
-        need = fits;
     }
-    size_t seqs = l->step_seqs < LONG_SEQUENCES ? l->step_seqs : LONG_SEQUENCES;
-    l->n_blocks = o->kv_cache_bytes || need > fits / seqs ? fits : need * seqs;
+    l->n_blocks = o->kv_cache_bytes ? fits : comfortable(l->step_seqs, len, tokens, fits);
     l->model_len = len;
     l->state_budget = o->prefix_cache_bytes;
     if (!l->state_budget)
