@@ -80,8 +80,8 @@ static void fill_panel(void *ctx, size_t task, int thread) {
 
 static void make(qn_mat *m, const kind *k, size_t rows, size_t cols, qn_pool *pool) {
     qn_err err = {0};
-    qn_mat_spec spec = {k->format, rows, cols, k->format < QN_FORMAT_Q8 ? 0 : k->group ? k->group : cols,
-                        k->zeros, 16, false, NULL, k->name};
+    size_t group = k->format < QN_FORMAT_Q8 ? 0 : k->group ? k->group : cols;
+    qn_mat_spec spec = {k->format, rows, cols, group, k->zeros, 16, false, NULL, k->name};
     if (!qn_mat_init(m, &spec, &err)) stop(&err);
     float *x = QN_NEW_ARRAY(float, cols), *scales = QN_NEW_ARRAY(float, cols);
     uint8_t *codes = QN_NEW_ARRAY(uint8_t, cols);
@@ -134,7 +134,8 @@ static void bench(const kind *k, size_t rows, size_t cols, qn_pool *pool, const 
     qn_mat *mats = QN_NEW_ARRAY(qn_mat, n);
     mats[0] = first;
     for (size_t i = 1; i < n; i++) make(mats + i, k, rows, cols, pool);
-    bool integer = k->precision == QN_FAST && (k->format == QN_FORMAT_Q8 || k->format == QN_FORMAT_Q4);
+    bool integer = k->precision == QN_FAST &&
+                   (k->format == QN_FORMAT_Q8 || k->format == QN_FORMAT_Q4);
     static const size_t counts[] = {1, 2, 4, 8, 16, 64, MOST_ROWS};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         size_t m = counts[i], used = m > 16 ? (n + m / 16 - 1) / (m / 16) : n;
@@ -161,7 +162,8 @@ int main(int argc, char **argv) {
     limits l = measure(qn_pool_threads(pool));
     printf("%d threads: read %.1f GB/s, int8 %.0f GOPS, f32 %.0f GFLOPS\n", qn_pool_threads(pool),
            l.read_gb_s, l.int8, l.f32);
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) bench(kinds + i, rows, cols, pool, &l);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        bench(kinds + i, rows, cols, pool, &l);
     qn_pool_free(pool);
     return 0;
 }

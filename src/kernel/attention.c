@@ -3,10 +3,10 @@
 //   f32:  keys [block_tokens/16][d][16], values [d/16][block_tokens][16]
 //   bf16: keys [block_tokens/16][d/2][16][2], values [d/16][block_tokens/2][16][2]
 // per key-value head, d padded to even (keys) or 16 (values). Keys are visited block by block at
-// absolute positions with an online softmax (Dao et al. 2022), and every SPLIT positions the running
-// result is merged into the total, so that a later version may compute splits in parallel. A query's
-// result depends on its own position and sequence only; queries that share a key-value head are
-// taken together (at most TILE) because one pass over the keys then serves them all.
+// absolute positions with an online softmax (Dao et al. 2022), and every SPLIT positions the
+// running result is merged into the total, so that a later version may compute splits in parallel.
+// A query's result depends on its own position and sequence only; queries that share a key-value
+// head are taken together (at most TILE) because one pass over the keys then serves them all.
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -286,8 +286,9 @@ static void attend(void *ctx, size_t task, int thread) {
     qn_fp_restore(mode);
 }
 
-void qn_attention(qn_pool *p, const qn_kv_view *v, const qn_attn_row *rows, size_t m, const float *q,
-                  size_t ldq, size_t n_heads, float scale, size_t window, float *out, size_t ldo) {
+void qn_attention(qn_pool *p, const qn_kv_view *v, const qn_attn_row *rows, size_t m,
+                  const float *q, size_t ldq, size_t n_heads, float scale, size_t window,
+                  float *out, size_t ldo) {
     assert(v->head_dim <= QN_MAX_HEAD_DIM && v->block_tokens <= QN_MAX_BLOCK_TOKENS);
     size_t group = n_heads / v->n_kv_heads, heads = group < TILE ? group : TILE;
     attending a = {.t = qn_table_get(), .v = v, .rows = rows, .m = m, .ldq = ldq,

@@ -4,7 +4,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "kernel/blocks.h"
+#include "kernel/register_blocks.h"
 
 // ---- f32 ----
 
@@ -46,7 +46,7 @@ static void f32_run(const qn_tile *t, size_t row, size_t panel, size_t rows, siz
     }
 }
 
-static void dot_f32(const qn_tile *t) { walk(t, f32_run, 1, 4, 6, 1); }
+static void dot_f32(const qn_tile *t) { walk(t, f32_run, (widths){1, 4, 6, 1, false}); }
 
 // ---- bf16 ----
 
@@ -103,7 +103,7 @@ static void bf16_run(const qn_tile *t, size_t row, size_t panel, size_t rows, si
         }
 }
 
-static void dot_bf16(const qn_tile *t) { walk(t, bf16_run, 1, 2, 6, 1); }
+static void dot_bf16(const qn_tile *t) { walk(t, bf16_run, (widths){1, 2, 6, 1, false}); }
 
 // ---- q8, q4 ----
 
@@ -114,15 +114,17 @@ INLINE __m256 scales8(const qn_tile *t, size_t at) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
-// acc = fma(float(dot - (zero - done) * sum), sw * sa, acc) for 8 outputs; done is the zero that the
-// codes were shifted by already.
+// acc = fma(float(dot - (zero - done) * sum), sw * sa, acc) for 8 outputs; done is the zero that
+// the codes were shifted by already.
 INLINE void add_group(const qn_tile *t, size_t row, size_t panel, int half, size_t g, __m256i dot,
                       int middle, int done) {
     size_t at = (panel * t->n_groups + g) * 16 + (size_t)half * 8;
     size_t i = row * t->n_groups + g;
     __m256i zero = _mm256_set1_epi32(middle);
-    if (t->w_zero)
-        zero = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(t->w_zero + at)));
+    if (t->w_zero) {
+        const __m128i *from = (const __m128i *)(const void *)(t->w_zero + at);
+        zero = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from));
+    }
     if (t->w_zero || middle != done) {
         zero = _mm256_sub_epi32(zero, _mm256_set1_epi32(done));
         dot = _mm256_sub_epi32(dot, _mm256_mullo_epi32(zero, _mm256_set1_epi32(t->x_sum[i])));
@@ -152,7 +154,8 @@ INLINE void q8_block(const qn_tile *t, size_t row, size_t panel, const int R, co
             __m256i w[4], size[4];
             UNROLL for (int h = 0; h < H; h++) {
                 const char *at = stream(&ws, h / 2) + h % 2 * 32;
-                w[h] = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(const void *)at), flip);
+                w[h] = _mm256_loadu_si256((const __m256i *)(const void *)at);
+                w[h] = _mm256_xor_si256(w[h], flip);
                 size[h] = _mm256_abs_epi8(w[h]);
             }
             UNROLL for (int r = 0; r < R; r++) {
@@ -184,7 +187,7 @@ static void q8_run(const qn_tile *t, size_t row, size_t panel, size_t rows, size
     }
 }
 
-static void dot_q8(const qn_tile *t) { walk(t, q8_run, 1, 2, 4, 1); }
+static void dot_q8(const qn_tile *t) { walk(t, q8_run, (widths){1, 2, 4, 1, false}); }
 
 // Codes are at most 15, so four pairs of products (8 * 15 * 127) fit 16 bits before widening.
 INLINE void q4_block(const qn_tile *t, size_t row, size_t panel, const int R, int half) {
@@ -228,7 +231,7 @@ static void q4_run(const qn_tile *t, size_t row, size_t panel, size_t rows, size
         }
 }
 
-static void dot_q4(const qn_tile *t) { walk(t, q4_run, 1, 1, 4, 1); }
+static void dot_q4(const qn_tile *t) { walk(t, q4_run, (widths){1, 1, 4, 1, false}); }
 
 // ---- unpacking ----
 

@@ -3,7 +3,7 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #include <immintrin.h>
 
-#include "kernel/blocks.h"
+#include "kernel/register_blocks.h"
 
 INLINE void f32_block(const qn_tile *t, size_t row, size_t panel, const int R, const int P) {
     __m512 acc[6][4];
@@ -40,10 +40,11 @@ INLINE void f32_rows(const qn_tile *t, size_t row, size_t panel, size_t rows, co
 
 static void f32_run(const qn_tile *t, size_t row, size_t panel, size_t rows, size_t panels) {
     if (panels == 4) f32_rows(t, row, panel, rows, 4);
+    else if (panels == 2) f32_rows(t, row, panel, rows, 2);
     else f32_rows(t, row, panel, rows, 1);
 }
 
-static void dot_f32(const qn_tile *t) { walk(t, f32_run, 6, 4, 6, 4); }
+static void dot_f32(const qn_tile *t) { walk(t, f32_run, (widths){6, 4, 6, 4, true}); }
 
 INLINE void bf16_block(const qn_tile *t, size_t row, size_t panel, const int R, const int P) {
     const __m512i high = _mm512_set1_epi32((int)0xFFFF0000u);
@@ -103,7 +104,7 @@ static void bf16_run(const qn_tile *t, size_t row, size_t panel, size_t rows, si
     }
 }
 
-static void dot_bf16(const qn_tile *t) { walk(t, bf16_run, 2, 4, 6, 2); }
+static void dot_bf16(const qn_tile *t) { walk(t, bf16_run, (widths){2, 4, 6, 2, true}); }
 
 static uint64_t peak_f32(size_t turns) {
     volatile float seed = 1;

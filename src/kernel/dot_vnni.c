@@ -4,7 +4,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "kernel/blocks.h"
+#include "kernel/register_blocks.h"
 
 INLINE __m512 scales16(const qn_tile *t, size_t at) {
     if (t->scale_type == QN_SCALE_F32) return _mm512_loadu_ps((const float *)t->w_scale + at);
@@ -89,26 +89,32 @@ INLINE void rows_by(const qn_tile *t, size_t row, size_t panel, size_t rows, con
 
 static void q8_run(const qn_tile *t, size_t row, size_t panel, size_t rows, size_t panels) {
     if (panels == 4) rows_by(t, row, panel, rows, 4, 8, false);
+    else if (panels == 2) rows_by(t, row, panel, rows, 2, 8, false);
     else rows_by(t, row, panel, rows, 1, 8, false);
 }
 
 static void q8_zeros_run(const qn_tile *t, size_t row, size_t panel, size_t rows, size_t panels) {
     if (panels == 4) rows_by(t, row, panel, rows, 4, 8, true);
+    else if (panels == 2) rows_by(t, row, panel, rows, 2, 8, true);
     else rows_by(t, row, panel, rows, 1, 8, true);
 }
 
 static void q4_run(const qn_tile *t, size_t row, size_t panel, size_t rows, size_t panels) {
     if (panels == 4) rows_by(t, row, panel, rows, 4, 4, false);
+    else if (panels == 2) rows_by(t, row, panel, rows, 2, 4, false);
     else rows_by(t, row, panel, rows, 1, 4, false);
 }
 
 static void q4_zeros_run(const qn_tile *t, size_t row, size_t panel, size_t rows, size_t panels) {
     if (panels == 4) rows_by(t, row, panel, rows, 4, 4, true);
+    else if (panels == 2) rows_by(t, row, panel, rows, 2, 4, true);
     else rows_by(t, row, panel, rows, 1, 4, true);
 }
 
-static void dot_q8(const qn_tile *t) { walk(t, t->w_zero ? q8_zeros_run : q8_run, 6, 4, 6, 4); }
-static void dot_q4(const qn_tile *t) { walk(t, t->w_zero ? q4_zeros_run : q4_run, 6, 4, 6, 4); }
+static const widths blocks = {6, 4, 6, 4, true};
+
+static void dot_q8(const qn_tile *t) { walk(t, t->w_zero ? q8_zeros_run : q8_run, blocks); }
+static void dot_q4(const qn_tile *t) { walk(t, t->w_zero ? q4_zeros_run : q4_run, blocks); }
 
 static uint64_t peak_int8(size_t turns) {
     volatile int seed = 3;

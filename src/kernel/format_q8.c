@@ -1,5 +1,5 @@
-// q8: panels of [n_groups][group/4][16][4] codes 0 … 255, the B tile of AMX and the unsigned operand
-// of VPDPBUSD. Groups are padded to 64 inputs (8 when shorter than 64).
+// q8: panels of [n_groups][group/4][16][4] codes 0 … 255, the B tile of AMX and the unsigned
+// operand of VPDPBUSD. Groups are padded to 64 inputs (8 when shorter than 64).
 #include <string.h>
 
 #include "base/mem.h"

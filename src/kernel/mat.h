@@ -18,7 +18,7 @@ typedef enum qn_format_id {
 
 typedef struct qn_format qn_format; // formats.h: pack, unpack, scalar and fast dot of one format
 
-// The shape of what is put in. Scales keep the source's precision: scale_bits 16 promises that every
+// The shape of what is put in. Scales keep the source's precision: scale_bits 16 promises that each
 // scale is exactly a bf16 or f16 number (scale_is_bf16 tells which), 32 is float.
 typedef struct qn_mat_spec {
     qn_format_id format;

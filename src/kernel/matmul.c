@@ -114,7 +114,7 @@ static void run_task(void *ctx, size_t task, int thread) {
     qn_fp_restore(mode);
 }
 
-// Fewer panels a task when there are too few for all threads; rows are cut only when there are many.
+// Fewer panels a task when there are too few for all threads; rows are cut when there are many.
 #define ROWS_PER_TASK (4 * QN_DOT_ROWS)
 static size_t cut(part *p, const qn_matmul_job *job, size_t first, size_t threads) {
     size_t all = divide_up(job->w->rows, QN_PANEL), panels = divide_up(all, 2 * threads);

@@ -1,7 +1,7 @@
 // Everything on the hot path that is not a weight matrix. All in float with one fixed order of
 // every sum (16 lanes, lane = index mod 16, joined in a fixed tree), own exp and no libm on the hot
 // path, so that scalar and SIMD agree bit for bit. Threaded where a pool is given; rows are
-// independent. Exact formulas stand beside each call; sources: the papers named and docs/numerics.md.
+// independent. Exact formulas stand beside each call; sources: the papers named, docs/numerics.md.
 #ifndef QN_KERNEL_OPS_H
 #define QN_KERNEL_OPS_H
 
@@ -44,8 +44,8 @@ size_t qn_first_nonfinite(const float *x, size_t n);
 
 typedef enum qn_kv_type { QN_KV_F32, QN_KV_BF16 } qn_kv_type;
 
-// One layer's keys and values: block b of a sequence lies at base + b * block_stride, first the keys
-// of every head, then the values, packed as the kernels want them (attention.c says how: only
+// One layer's keys and values: block b of a sequence lies at base + b * block_stride, first the
+// keys of every head, then the values, packed as the kernels want them (attention.c says how: only
 // qn_kv_store and qn_attention look inside; a block is copied and shared as bytes).
 #define QN_MAX_HEAD_DIM 512
 #define QN_MAX_BLOCK_TOKENS 256
@@ -72,8 +72,9 @@ void qn_kv_store(qn_pool *p, const qn_kv_view *v, const qn_attn_row *rows, size_
 // (window 0: from 0). Query head h reads kv head h / (n_heads / n_kv_heads). Keys are visited in
 // blocks of block_tokens at absolute positions with an online softmax, so the result does not
 // depend on how a prompt was chunked. q and out are [m][n_heads * head_dim], ldq / ldo apart.
-void qn_attention(qn_pool *p, const qn_kv_view *v, const qn_attn_row *rows, size_t m, const float *q,
-                  size_t ldq, size_t n_heads, float scale, size_t window, float *out, size_t ldo);
+void qn_attention(qn_pool *p, const qn_kv_view *v, const qn_attn_row *rows, size_t m,
+                  const float *q, size_t ldq, size_t n_heads, float scale, size_t window,
+                  float *out, size_t ldo);
 // Full bidirectional attention inside one image (vision tower): q, k, v, out [n][n_heads * d].
 void qn_attention_full(qn_pool *p, const float *q, const float *k, const float *v, size_t ld,
                        size_t n, size_t n_heads, size_t d, float scale, float *out, size_t ldo);

@@ -55,7 +55,9 @@ static void coded_row(const random_spec *s, row *r, uint64_t at) {
         r->scales[g] = round_scale(s, scale);
         uint64_t u = qn_rng_u64(s->seed, 4, at + g);
         int middle = s->format == QN_FORMAT_Q4 ? 8 : 128;
-        int zero = s->zeros ? (s->adversarial ? (u % 2 ? 0 : top) : (int)(u & (unsigned)top)) : middle;
+        int zero = (int)(u & (unsigned)top);
+        if (s->adversarial) zero = u % 2 ? 0 : top;
+        if (!s->zeros) zero = middle;
         r->zeros[g] = (uint8_t)zero;
         for (size_t k = g * s->group; k < s->cols && k < (g + 1) * s->group; k++) {
             r->codes[k] = random_code(s, qn_rng_u64(s->seed, 5, at + k));

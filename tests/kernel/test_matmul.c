@@ -140,7 +140,8 @@ static void a_row_never_depends_on_its_batch(void **state) {
             float *x = random_floats(M * spec.cols, 7), *alone = random_floats(M * spec.rows, 8);
             float *y = random_floats(M * spec.rows, 9), *back = random_floats(M * spec.cols, 1);
             for (size_t j = 0; j < M; j++) {
-                product(&r.mat, x + j * spec.cols, 1, NULL, (qn_precision)how, alone + j * spec.rows);
+                product(&r.mat, x + j * spec.cols, 1, NULL, (qn_precision)how,
+                        alone + j * spec.rows);
                 memcpy(back + j * spec.cols, x + (M - 1 - j) * spec.cols, spec.cols * 4);
             }
             for (size_t m = 1; m <= M; m += m < 35 ? 1 : 9)
@@ -230,7 +231,8 @@ static void floats_are_quantized_to_the_nearest_code(void **state) {
             qn_mat_row(&m, i, row);
             for (size_t g = 0; g < 100; g += 32) {
                 float top = 0;
-                for (size_t k = g; k < 100 && k < g + 32; k++) top = fmaxf(top, fabsf(x[i * 100 + k]));
+                for (size_t k = g; k < 100 && k < g + 32; k++)
+                    top = fmaxf(top, fabsf(x[i * 100 + k]));
                 float step = top / (f == QN_FORMAT_Q8 ? 128 : 8);
                 for (size_t k = g; k < 100 && k < g + 32; k++)
                     assert_true(fabsf(row[k] - x[i * 100 + k]) <= 1.01f * step);
@@ -255,7 +257,8 @@ static void bad_shapes_are_refused(void **state) {
     int32_t perm[4] = {0, 1, 2, 9};
     refused((qn_mat_spec){QN_FORMAT_F32, 0, 4, 0, false, 0, false, NULL, "a.b"}, QN_INPUT, "a.b");
     refused((qn_mat_spec){QN_FORMAT_Q8, 4, 4, 0, false, 16, false, NULL, "a.b"}, QN_INPUT, "group");
-    refused((qn_mat_spec){QN_FORMAT_Q8, 4, 4, 4, false, 7, false, NULL, "a.b"}, QN_UNSUPPORTED, "7");
+    refused((qn_mat_spec){QN_FORMAT_Q8, 4, 4, 4, false, 7, false, NULL, "a.b"}, QN_UNSUPPORTED,
+            "7");
     refused((qn_mat_spec){QN_FORMAT_Q8, 4, 4, 4, false, 16, false, perm, "a.b"}, QN_INPUT, "9");
     refused((qn_mat_spec){QN_FORMAT_Q8, 4, 100000, 100000, false, 16, false, NULL, "a.b"},
             QN_UNSUPPORTED, "100000");

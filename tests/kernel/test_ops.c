@@ -71,10 +71,11 @@ static void norms_match(void **state) {
 
 static void element_operations_match(void **state) {
     (void)state;
-    float *g = random_floats(M * LD, 1), *u = random_floats(M * LD, 2), *y = random_floats(M * LD, 3);
+    float *g = random_floats(M * LD, 1), *u = random_floats(M * LD, 2);
+    float *y = random_floats(M * LD, 3), *s = random_floats(M * LD, 4);
     for (size_t i = 0; i < M * LD; i++) g[i] *= 3;
-    float *a = random_floats(M * LD, 4), *t = random_floats(M * LD, 4), *e = random_floats(M * LD, 4);
-    float *s = random_floats(M * LD, 4);
+    float *a = random_floats(M * LD, 4), *t = random_floats(M * LD, 4);
+    float *e = random_floats(M * LD, 4);
     for (size_t i = 0; i < M * LD; i++) t[i] = e[i] = g[i];
     qn_silu_mul(NULL, g, LD, u, LD, y, LD, M, N);
     qn_add(NULL, a, LD, u, LD, M, N);
@@ -97,7 +98,8 @@ static void element_operations_match(void **state) {
         assert_true(fabs((double)t[i] - gt) < 2e-6 * (1e-2 + fabs(gt)));
         assert_true(fabs((double)e[i] - ge) < 6e-7 * (1 + fabs(ge)));
     }
-    qn_free(g), qn_free(u), qn_free(y), qn_free(a), qn_free(t), qn_free(e), qn_free(s), qn_free(old);
+    qn_free(g), qn_free(u), qn_free(y), qn_free(a);
+    qn_free(t), qn_free(e), qn_free(s), qn_free(old);
 }
 
 static void rope_rotates_halves(void **state) {

@@ -1,14 +1,14 @@
 // How a leaf walks a tile: register blocks of a few rows by a few panels. The widths are each
 // leaf's; the block bodies are inlined with constant sizes, so that their accumulators live in
 // registers.
-#ifndef QN_KERNEL_BLOCKS_H
-#define QN_KERNEL_BLOCKS_H
+#ifndef QN_KERNEL_REGISTER_BLOCKS_H
+#define QN_KERNEL_REGISTER_BLOCKS_H
 
 #include "kernel/table.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
-#define UNROLL _Pragma("unroll")
+#define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
@@ -16,15 +16,20 @@
 // rows and panels of the block at (row, panel). Only sizes that the walk below asks for occur.
 typedef void (*qn_block_fn)(const qn_tile *t, size_t row, size_t panel, size_t rows, size_t panels);
 
-// few rows (at most few_rows): wide panels; more: at most max_rows rows by `panels`; one panel at a
-// time where less is left.
-INLINE void walk(const qn_tile *t, qn_block_fn block, size_t few_rows, size_t wide, size_t max_rows,
-                 size_t panels) {
-    size_t step = t->m <= few_rows ? wide : panels, p = 0;
+// few rows (at most few_rows): `wide` panels; more: at most max_rows rows by `panels`. Where less
+// is left: two panels at a time if the leaf has such blocks, else one.
+typedef struct widths {
+    size_t few_rows, wide, max_rows, panels;
+    bool twos;
+} widths;
+
+INLINE void walk(const qn_tile *t, qn_block_fn block, widths w) {
+    size_t step = t->m <= w.few_rows ? w.wide : w.panels, p = 0, max_rows = w.max_rows;
     // Rows are spread evenly over the blocks: 13 becomes 7 + 6 rather than 12 + 1.
     size_t blocks = (t->m + max_rows - 1) / max_rows;
     while (p < t->n_panels) {
-        size_t take = t->n_panels - p >= step ? step : 1;
+        size_t left = t->n_panels - p;
+        size_t take = left >= step ? step : left >= 2 && w.twos ? 2 : 1;
         for (size_t b = 0, row = 0; b < blocks; b++) {
             size_t rows = (t->m - row + blocks - b - 1) / (blocks - b);
             block(t, row, p, rows, take);
