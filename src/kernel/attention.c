@@ -19,6 +19,7 @@
 #define PANEL 16
 #define TILE 32
 #define SPLIT 512
+#define ROOM (8 * QN_MAX_HEAD_DIM) // floats of a tile's queries; longer heads make smaller tiles
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -111,6 +112,11 @@ void qn_kv_store(qn_pool *p, const qn_kv_view *v, const qn_attn_row *rows, size_
 }
 
 // ---- reading ----
+
+static size_t tile_rows(size_t d) {
+    size_t rows = ROOM / round_up(d, PANEL);
+    return rows < TILE ? rows : TILE;
+}
 
 // One tile: up to TILE queries of one key-value head, and what they have seen so far.
 typedef struct tile {
@@ -257,8 +263,7 @@ static void walk(const attending *a, tile *t, const uint32_t *blocks, size_t kv_
 }
 
 static void attend_run(const attending *a, size_t row0, size_t n_rows, size_t task) {
-    _Alignas(64) float q[TILE * QN_MAX_HEAD_DIM], out[TILE * QN_MAX_HEAD_DIM];
-    _Alignas(64) float total[TILE * QN_MAX_HEAD_DIM], scores[TILE * QN_MAX_BLOCK_TOKENS];
+    _Alignas(64) float q[ROOM], out[ROOM], total[ROOM], scores[TILE * QN_MAX_BLOCK_TOKENS];
     size_t d = a->v->head_dim, group = a->n_heads / a->v->n_kv_heads;
     size_t kv_head = task / a->head_tiles, in_group = task % a->head_tiles * a->heads_per_tile;
     size_t n_heads = group - in_group < a->heads_per_tile ? group - in_group : a->heads_per_tile;
@@ -290,10 +295,11 @@ void qn_attention(qn_pool *p, const qn_kv_view *v, const qn_attn_row *rows, size
                   const float *q, size_t ldq, size_t n_heads, float scale, size_t window,
                   float *out, size_t ldo) {
     assert(v->head_dim <= QN_MAX_HEAD_DIM && v->block_tokens <= QN_MAX_BLOCK_TOKENS);
-    size_t group = n_heads / v->n_kv_heads, heads = group < TILE ? group : TILE;
+    size_t group = n_heads / v->n_kv_heads, most = tile_rows(v->head_dim);
+    size_t heads = group < most ? group : most;
     attending a = {.t = qn_table_get(), .v = v, .rows = rows, .m = m, .ldq = ldq,
                    .n_heads = n_heads, .window = window, .ldo = ldo, .q = q, .scale = scale,
-                   .out = out, .heads_per_tile = heads, .rows_per_tile = TILE / heads,
+                   .out = out, .heads_per_tile = heads, .rows_per_tile = most / heads,
                    .head_tiles = (group + heads - 1) / heads};
     size_t row_tiles = (m + a.rows_per_tile - 1) / a.rows_per_tile;
     qn_pool_run(p, row_tiles * v->n_kv_heads * a.head_tiles, attend, &a);
@@ -304,11 +310,12 @@ void qn_attention(qn_pool *p, const qn_kv_view *v, const qn_attn_row *rows, size
 typedef struct image {
     const qn_table *t;
     const float *q, *k, *v;
-    size_t ld, n, d, ldo, tiles;
+    size_t ld, n, d, ldo, tiles, rows, block; // block: keys at a time, by d alone
     float scale, *out;
 } image;
 
 #define IMAGE_BLOCK 64
+#define IMAGE_ROOM (16 * QN_MAX_HEAD_DIM)
 
 static void pack(const image *im, size_t head, size_t at, size_t n, float *keys, float *values) {
     for (size_t s = 0; s < n; s++) {
@@ -317,18 +324,17 @@ static void pack(const image *im, size_t head, size_t at, size_t n, float *keys,
         float *to = keys + s / PANEL * im->d * PANEL + s % PANEL;
         for (size_t i = 0; i < im->d; i++) to[i * PANEL] = k[i];
         for (size_t i = 0; i < im->d; i++)
-            values[i / PANEL * PANEL * IMAGE_BLOCK + s * PANEL + i % PANEL] = v[i];
+            values[i / PANEL * PANEL * im->block + s * PANEL + i % PANEL] = v[i];
     }
 }
 
 static void attend_image(void *ctx, size_t task, int thread) {
     (void)thread;
     const image *im = ctx;
-    _Alignas(64) float out[TILE * QN_MAX_HEAD_DIM], total[TILE * QN_MAX_HEAD_DIM];
-    _Alignas(64) float keys[IMAGE_BLOCK * QN_MAX_HEAD_DIM], values[IMAGE_BLOCK * QN_MAX_HEAD_DIM];
+    _Alignas(64) float out[ROOM], total[ROOM], keys[IMAGE_ROOM], values[IMAGE_ROOM];
     _Alignas(64) float scores[TILE * IMAGE_BLOCK];
-    size_t head = task / im->tiles, row0 = task % im->tiles * TILE;
-    tile t = {.t = im->t, .n = im->n - row0 < TILE ? im->n - row0 : TILE, .d = im->d,
+    size_t head = task / im->tiles, row0 = task % im->tiles * im->rows;
+    tile t = {.t = im->t, .n = im->n - row0 < im->rows ? im->n - row0 : im->rows, .d = im->d,
               .ldo = round_up(im->d, PANEL), .q = im->q + row0 * im->ld + head * im->d,
               .ldq = im->ld, .scale = im->scale, .out = out, .total = total, .scores = scores};
     uint64_t mode = qn_fp_pin();
@@ -337,12 +343,12 @@ static void attend_image(void *ctx, size_t task, int thread) {
         t.total_max[r] = -INFINITY;
     }
     begin_split(&t);
-    memset(values, 0, sizeof values);
-    memset(keys, 0, sizeof keys);
-    for (size_t at = 0; at < im->n; at += IMAGE_BLOCK) {
-        size_t n = im->n - at < IMAGE_BLOCK ? im->n - at : IMAGE_BLOCK;
+    memset(values, 0, im->block * round_up(im->d, PANEL) * sizeof *values);
+    memset(keys, 0, im->block * round_up(im->d, PANEL) * sizeof *keys);
+    for (size_t at = 0; at < im->n; at += im->block) {
+        size_t n = im->n - at < im->block ? im->n - at : im->block;
         pack(im, head, at, n, keys, values);
-        visit(&t, &(kv_block){keys, values, at, IMAGE_BLOCK, n, QN_KV_F32});
+        visit(&t, &(kv_block){keys, values, at, im->block, n, QN_KV_F32});
     }
     end_split(&t);
     for (size_t r = 0; r < t.n; r++)
@@ -353,7 +359,9 @@ static void attend_image(void *ctx, size_t task, int thread) {
 void qn_attention_full(qn_pool *p, const float *q, const float *k, const float *v, size_t ld,
                        size_t n, size_t n_heads, size_t d, float scale, float *out, size_t ldo) {
     assert(d <= QN_MAX_HEAD_DIM);
+    size_t rows = tile_rows(d), block = IMAGE_ROOM / round_up(d, PANEL) / PANEL * PANEL;
     image im = {.t = qn_table_get(), .q = q, .k = k, .v = v, .ld = ld, .n = n, .d = d, .ldo = ldo,
-                .tiles = (n + TILE - 1) / TILE, .scale = scale, .out = out};
+                .tiles = (n + rows - 1) / rows, .rows = rows, .scale = scale, .out = out,
+                .block = block < IMAGE_BLOCK ? block : IMAGE_BLOCK};
     qn_pool_run(p, n_heads * im.tiles, attend_image, &im);
 }

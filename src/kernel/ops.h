@@ -47,7 +47,7 @@ typedef enum qn_kv_type { QN_KV_F32, QN_KV_BF16 } qn_kv_type;
 // One layer's keys and values: block b of a sequence lies at base + b * block_stride, first the
 // keys of every head, then the values, packed as the kernels want them (attention.c says how: only
 // qn_kv_store and qn_attention look inside; a block is copied and shared as bytes).
-#define QN_MAX_HEAD_DIM 512
+#define QN_MAX_HEAD_DIM 2048 // users check configurations against these
 #define QN_MAX_BLOCK_TOKENS 256
 typedef struct qn_kv_view {
     uint8_t *base;

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "kernel/ops.h"
 #include "model/family.h"
 #include "model/rope.h"
 
@@ -92,6 +93,9 @@ static bool read_heads(qn_config *c, const reader *r) {
         return qn_fail(r->err, QN_INPUT, "%s: num_attention_heads is %zu, expected a divisor of "
                        "hidden_size (%zu)", r->what, c->num_attention_heads, c->hidden_size);
     if (!c->head_dim) c->head_dim = c->hidden_size / c->num_attention_heads;
+    if (c->head_dim > QN_MAX_HEAD_DIM)
+        return qn_fail(r->err, QN_UNSUPPORTED, "%s: head_dim is %zu, expected at most %d", r->what,
+                       c->head_dim, QN_MAX_HEAD_DIM);
     return true;
 }
 

@@ -175,11 +175,12 @@ static bool read_config(const json_t *o, size_t hidden_size, qn_vision *v, qn_er
                                               "config.json: vision_config.rope_parameters", err))
         return false;
     if (channels != 3 || v->side * v->side != positions || v->hidden % v->heads ||
-        v->head_dim % 4 || (size_t)v->out_hidden != hidden_size)
+        v->head_dim % 4 || v->head_dim > QN_MAX_HEAD_DIM || (size_t)v->out_hidden != hidden_size)
         return qn_fail(err, QN_INPUT, "config.json: vision_config has in_channels %d, "
                        "num_position_embeddings %d, hidden_size %d over %d heads, out_hidden_size "
-                       "%d; expected 3, a square, heads of a multiple of 4, %zu", channels,
-                       positions, v->hidden, v->heads, v->out_hidden, hidden_size);
+                       "%d; expected 3, a square, heads of a multiple of 4 up to %d, %zu",
+                       channels, positions, v->hidden, v->heads, v->out_hidden, QN_MAX_HEAD_DIM,
+                       hidden_size);
     const json_t *deepstack = json_object_get(o, "deepstack_visual_indexes");
     if (json_array_size(deepstack) > 0)
         return qn_fail(err, QN_UNSUPPORTED, "config.json: deepstack_visual_indexes is not empty; "

@@ -25,7 +25,7 @@ static const setup setups[] = {
     {45, 24, 6, 1, 16, 0, QN_KV_BF16},  {45, 16, 3, 3, 16, 7, QN_KV_F32},
     {90, 128, 8, 1, 64, 33, QN_KV_BF16}, {33, 20, 40, 1, 32, 0, QN_KV_F32},
     {560, 32, 2, 1, 32, 0, QN_KV_BF16}, {560, 32, 2, 1, 32, 530, QN_KV_F32},
-    {20, 33, 2, 2, 16, 0, QN_KV_BF16},
+    {20, 33, 2, 2, 16, 0, QN_KV_BF16},   {21, 2048, 3, 1, 16, 0, QN_KV_BF16},
 };
 #define N_SETUPS (sizeof setups / sizeof *setups)
 
