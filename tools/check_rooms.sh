@@ -13,8 +13,8 @@ trap 'rm -rf "$work"' EXIT
 : > "$work/breaches"
 breach() { cat >> "$work/breaches"; }
 
-# Generated tables may be as long and as wide as they are.
-generated='_tables?\.[ch]$'
+# Generated tables and embedded files may be as long and as wide as they are.
+generated='_(tables?|assets)\.[ch]$'
 # Headers of inline code that several files compile for different instruction sets.
 inline_code=' src/kernel/row_math.h '
 
@@ -74,8 +74,9 @@ grep -vE "$generated" "$work/sources" | while read -r file; do
     case $inline_code in *" $file "*) limit=600 ;; esac
     [ "$lines" -le "$limit" ] || echo "$file: $lines lines, at most $limit"
 done | breach
-grep -vE "$generated" "$work/sources" | xargs grep -nHE '^.{101,}' |
-    sed 's/^\([^:]*:[0-9]*\):.*/\1: wider than 100 columns/' | breach
+# 100 columns are the aim; a word that hangs over is left to judgement, a line that does is not.
+grep -vE "$generated" "$work/sources" | xargs grep -nHE '^.{105,}' |
+    sed 's/^\([^:]*:[0-9]*\):.*/\1: much wider than 100 columns/' | breach
 
 # ---- nothing outside of the repository is named ----
 find . \( -path ./.git -o -path ./build -o -path ./tests/data -o -path ./models \) -prune -o -type f -print |

@@ -46,7 +46,7 @@ expect 'src/model/utils: name it after what it does'
 expect 'src/model/CamelCase: file names are lower snake case'
 expect 'src/model/endless.c: 601 lines, at most 600'
 expect 'src/model/endless_head.h: 201 lines, at most 200'
-expect 'src/model/wide.c:1: wider than 100 columns'
+expect 'src/model/wide.c:1: much wider than 100 columns'
 expect 'a path outside of the repository'
 if grep -E 'wide_but_not|good\.c' "$tree/said"; then echo "breaches: false alarm"; bad=1; fi
 [ "$bad" = 0 ] && echo "every kind of breach is seen" || cat "$tree/said"
