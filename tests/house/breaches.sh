@@ -24,7 +24,7 @@ echo 'int u;' | put src/model/utils.c
 echo 'int u;' | put src/model/CamelCase.c
 yes 'int longer;' | head -n 601 | put src/model/endless.c
 yes '//' | head -n 201 | put src/model/endless_head.h
-printf '// %0100d\n' 7 | put src/model/wide.c
+printf '// %0110d\n' 7 | put src/model/wide.c
 printf '// %s\n' "$(yes 量 | head -n 90 | tr -d '\n')" | put src/model/wide_but_not.c
 printf 'see /%s/somebody/notes\n' home | put README.md
 echo '#include "base/low.h"' | put src/model/good.c
