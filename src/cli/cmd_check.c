@@ -129,10 +129,11 @@ const qn_command qn_cmd_check = {
     .group = "Trust",
     .summary = "read every tensor and say what is wrong with a checkpoint",
     .usage = "MODEL [--against REFERENCE] [OPTIONS]",
-    .about = "Exit status 1 when there is a problem of severity error. Finds damaged files, missing and\n"
-             "unexpected tensors, values that are not finite, labels that do not fit the tensors, and\n"
-             "weights that were dequantized the wrong way (signed-view, zero-offset) — the latter from\n"
-             "the weights alone, with no reference at hand. Works on files in any state of damage.",
+    .about =
+        "Exit status 1 when there is a problem of severity error. Finds damaged files, missing and\n"
+        "unexpected tensors, values that are not finite, labels that do not fit the tensors, and\n"
+        "weights that were dequantized the wrong way (signed-view, zero-offset) — the latter from\n"
+        "the weights alone, with no reference at hand. Works on files in any state of damage.",
     .examples = "quern check models/tiny-qwen3-gptq-int8\n"
                 "quern check Qwen3-1.7B-FP16 --json\n"
                 "quern check Qwen3-1.7B-FP16 --against Qwen/Qwen3-1.7B\n"

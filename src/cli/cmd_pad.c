@@ -48,9 +48,10 @@ const qn_command qn_cmd_pad = {
     .group = "Change",
     .summary = "pad intermediate_size so that N devices can share it in whole groups",
     .usage = "MODEL OUT --tp N [OPTIONS]",
-    .about = "gate and up rows and down columns grow to the next multiple of group · N (29568 becomes\n"
-             "29696 for 8 devices at 128), experts too. Float checkpoints get zeros, GPTQ and AWQ ones\n"
-             "codes equal to the zero point. Streamed; the result is proven to compute the same.",
+    .about =
+        "gate and up rows and down columns grow to the next multiple of group · N (29568 becomes\n"
+        "29696 for 8 devices at 128), experts too. Float checkpoints get zeros, GPTQ and AWQ ones\n"
+        "codes equal to the zero point. Streamed; the result is proven to compute the same.",
     .examples = "quern pad Qwen/Qwen2-72B-Instruct Qwen2-72B-padded --tp 8\n"
                 "quern pad MODEL OUT --tp 4 --layout interleave\n"
                 "quern pad MODEL-GPTQ-Int4 OUT --tp 2 --json\n",

@@ -124,7 +124,8 @@ static void warnings_that_matter(void **state) {
 
 static void against_the_original(void **state) {
     (void)state;
-    json_t *r = check("models/tiny-qwen3-gptq-int8", (qn_check_options){.against = "models/tiny-qwen3"});
+    json_t *r =
+        check("models/tiny-qwen3-gptq-int8", (qn_check_options){.against = "models/tiny-qwen3"});
     assert_string_equal(verdict(r), "ok");
     size_t i;
     json_t *e;
