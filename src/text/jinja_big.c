@@ -235,10 +235,22 @@ size_t qn_int_digits(qn_value v) {
     return n;
 }
 
+static void print_small(qn_buf *out, int64_t i) {
+    char text[24], *p = text + sizeof text;
+    uint64_t m = i < 0 ? 0 - (uint64_t)i : (uint64_t)i;
+    do *--p = (char)('0' + m % 10);
+    while (m /= 10);
+    if (i < 0) *--p = '-';
+    qn_buf_add(out, p, (size_t)(text + sizeof text - p));
+}
+
 void qn_int_print(qn_buf *out, qn_value v) {
     wide w;
+    if (v.kind == QN_V_INT) {
+        print_small(out, v.i);
+        return;
+    }
     widen(&w, v);
-    if (!w.n) return qn_buf_addc(out, '0');
     if (w.negative) qn_buf_addc(out, '-');
     qn_buf_addf(out, "%u", w.limb[w.n - 1]);
     for (uint32_t i = w.n - 1; i-- > 0;) qn_buf_addf(out, "%09u", w.limb[i]);

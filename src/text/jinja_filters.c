@@ -43,7 +43,7 @@ static qn_value filter_center(qn_jrun *r, qn_value v, const qn_value *a) {
 static qn_value filter_title(qn_jrun *r, qn_value v, const qn_value *a) {
     (void)a;
     v = qn_v_to_str(r, v);
-    if (r->failed || !qn_run_spend(r, v.s->n / 16)) return v;
+    if (r->failed || !qn_run_spend(r, v.s->n / 2)) return v;
     qn_buf out = {0};
     const char *s = v.s->s, *end = s + v.s->n;
     while (s < end) {

@@ -91,6 +91,7 @@ static void after_tag(lexer *x, char sign, bool trims) {
 
 static bool comment(lexer *x) { // x->at is behind "{#" and its sign
     size_t end = find(x, x->at, "#}");
+    if (x->at == x->n) return true; // opened by the last characters: the original lets it pass
     if (end == x->n)
         return qn_fail(x->err, QN_INPUT, "template line %d: missing end of comment", line_of(x));
     char sign = end > x->at ? x->s[end - 1] : 0;
@@ -113,6 +114,7 @@ static size_t raw_begin(const lexer *x, size_t at) {
 
 static bool raw(lexer *x) { // x->at is behind the raw tag
     size_t from = x->at;
+    if (from == x->n) return true;
     for (size_t tag = find(x, from, "{%"); tag < x->n; tag = find(x, tag + 1, "{%")) {
         size_t at = tag + 2;
         char sign = at < x->n && (x->s[at] == '-' || x->s[at] == '+') ? x->s[at++] : 0;
@@ -276,7 +278,8 @@ static size_t name_end(const lexer *x) { // x->at when no name starts here
     size_t at = x->at, len;
     while (at < x->n) {
         uint32_t c = qn_uni_decode(x->s + at, &len);
-        if (!qn_char_is(c, QN_CHAR_NAME) || (at == x->at && c >= '0' && c <= '9')) break;
+        if (!qn_char_is(c, QN_CHAR_NAME)) break;
+        if (at == x->at && c != '_' && !qn_char_is(c, QN_CHAR_ALPHA)) break;
         at += len;
     }
     return at;

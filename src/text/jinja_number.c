@@ -252,14 +252,42 @@ static qn_num_status int_power(qn_arena *a, qn_value x, int64_t y, qn_value *out
     return QN_NUM_OK;
 }
 
-static qn_num_status int_true_div(qn_value x, qn_value y, double *out) {
+static bool exact_in_double(qn_value v) {
+    return v.kind == QN_V_INT && v.i >= -((int64_t)1 << 53) && v.i <= (int64_t)1 << 53;
+}
+
+// x / y of integers, correctly rounded: forty digits of the quotient, one more digit when there is
+// a rest, and the C library's reading of decimal text.
+static qn_num_status int_true_div(qn_arena *a, qn_value x, qn_value y, double *out) {
     if (y.kind == QN_V_INT && y.i == 0) return QN_NUM_ZERO_DIVISION;
-    if (x.kind == QN_V_INT && y.kind == QN_V_INT) { // a long double holds 64 bits exactly
-        *out = (double)((long double)x.i / (long double)y.i);
-        return QN_NUM_OK;
-    }
     *out = qn_int_to_double(x) / qn_int_to_double(y);
-    return isfinite(*out) ? QN_NUM_OK : QN_NUM_OVERFLOW;
+    if (exact_in_double(x) && exact_in_double(y)) return QN_NUM_OK;
+    bool negative = qn_int_cmp(x, qn_v_int(0)) < 0;
+    qn_value scaled = x, q, rest;
+    if (negative && qn_int_op(a, '-', qn_v_int(0), x, &scaled) != QN_NUM_OK) return QN_NUM_TOO_BIG;
+    if (qn_int_cmp(y, qn_v_int(0)) < 0) {
+        negative = !negative;
+        if (qn_int_op(a, '-', qn_v_int(0), y, &y) != QN_NUM_OK) return QN_NUM_TOO_BIG;
+    }
+    size_t shift = 0, dx = qn_int_digits(x), dy = qn_int_digits(y);
+    if (dx < dy + 40) shift = dy + 40 - dx;
+    qn_buf text = {0};
+    qn_buf_addc(&text, '1');
+    for (size_t i = 0; i < shift; i++) qn_buf_addc(&text, '0');
+    bool ok = qn_int_parse(a, text.data, text.n, false, &q) == QN_NUM_OK &&
+              qn_int_op(a, '*', scaled, q, &scaled) == QN_NUM_OK &&
+              qn_int_op(a, '/', scaled, y, &q) == QN_NUM_OK &&
+              qn_int_op(a, '%', scaled, y, &rest) == QN_NUM_OK;
+    qn_buf_clear(&text);
+    if (ok) {
+        bool more = qn_int_cmp(rest, qn_v_int(0)) != 0;
+        qn_int_print(&text, q);
+        qn_buf_addf(&text, "%se-%zu", more ? "1" : "", shift + more);
+        *out = strtod(text.data, NULL);
+        if (negative) *out = -*out;
+    }
+    qn_buf_done(&text);
+    return !ok ? QN_NUM_TOO_BIG : isfinite(*out) ? QN_NUM_OK : QN_NUM_OVERFLOW;
 }
 
 qn_num_status qn_num_op(qn_arena *a, char op, qn_value x, qn_value y, qn_value *out) {
@@ -269,7 +297,7 @@ qn_num_status qn_num_op(qn_arena *a, char op, qn_value x, qn_value y, qn_value *
     qn_num_status s;
     bool ints = x.kind != QN_V_FLOAT && y.kind != QN_V_FLOAT;
     if (ints && op == '/') {
-        s = int_true_div(x, y, &f);
+        s = int_true_div(a, x, y, &f);
     } else if (ints && !(op == 'p' && qn_num_cmp(y, qn_v_int(0)) < 0)) {
         if (op != 'p') return qn_int_op(a, op == 'f' ? '/' : op, x, y, out);
         if (y.kind == QN_V_INT) return int_power(a, x, y.i, out);

@@ -271,7 +271,8 @@ static qn_value concat_lists(qn_jrun *r, qn_value x, qn_value y) {
 qn_value qn_v_repeat(qn_jrun *r, qn_value v, int64_t times) {
     size_t n = v.kind == QN_V_STR ? v.s->n : v.list->n, whole;
     if (times < 0) times = 0;
-    if (!qn_mul(n, (size_t)times, &whole) || whole > QN_JINJA_MEMORY / sizeof v)
+    size_t most = QN_JINJA_MEMORY / (v.kind == QN_V_STR ? 1 : sizeof v);
+    if (!qn_mul(n, (size_t)times, &whole) || whole > most)
         return qn_run_limit(r, "memory a template may use"), qn_v_none();
     if (!qn_run_spend(r, v.kind == QN_V_STR ? whole / 16 : whole)) return qn_v_none();
     if (v.kind == QN_V_STR) {
@@ -294,10 +295,9 @@ static bool repeats(qn_value v) {
 
 static qn_value numeric(qn_jrun *r, char op, qn_value x, qn_value y) {
     qn_value v = qn_v_none();
-    uint64_t cost = 1;
-    if (x.kind == QN_V_BIG || y.kind == QN_V_BIG || op == 'p') cost = 50;
-    if (x.kind == QN_V_BIG) cost += (uint64_t)x.big->n * (y.kind == QN_V_BIG ? y.big->n : 1);
-    if (!qn_run_spend(r, cost)) return v;
+    uint64_t nx = x.kind == QN_V_BIG ? x.big->n : 1, ny = y.kind == QN_V_BIG ? y.big->n : 1;
+    bool divides = op == '/' || op == 'f' || op == '%';
+    if (nx + ny > 2 && !qn_run_spend(r, 200 + nx * ny * (divides ? 2 : 1))) return v;
     switch (qn_num_op(r->arena, op, x, y, &v)) {
     case QN_NUM_OK: break;
     case QN_NUM_ZERO_DIVISION: qn_run_fail(r, "division by zero"); break;
@@ -305,6 +305,7 @@ static qn_value numeric(qn_jrun *r, char op, qn_value x, qn_value y) {
     case QN_NUM_COMPLEX: qn_run_fail(r, "complex numbers are not supported"); break;
     case QN_NUM_TOO_BIG: qn_run_limit(r, "an integer's size"); break;
     }
+    if (op == 'p') qn_run_spend(r, v.kind == QN_V_BIG ? (uint64_t)v.big->n * v.big->n / 4 : 50);
     return v;
 }
 

@@ -59,7 +59,7 @@ static bool print_int(qn_jrun *r, qn_buf *out, qn_value v) {
     if (v.kind == QN_V_BIG && qn_int_digits(v) > QN_INT_MAX_DIGITS)
         return qn_run_fail(r, "integer of more than %d digits cannot be printed",
                            QN_INT_MAX_DIGITS);
-    if (v.kind == QN_V_BIG) qn_run_spend(r, v.big->n);
+    if (v.kind == QN_V_BIG) qn_run_spend(r, 4 * (uint64_t)v.big->n);
     qn_int_print(out, v);
     return !r->failed;
 }
@@ -107,7 +107,7 @@ static bool repr(qn_jrun *r, qn_buf *out, qn_value v) {
     case QN_V_FLOAT: qn_float_print(out, v.f); break;
     case QN_V_STR:
         if (v.s->n > QN_JINJA_OUTPUT) qn_run_limit(r, "output size");
-        if (!qn_run_spend(r, v.s->n / 16)) break;
+        if (!qn_run_spend(r, v.s->n / 4)) break;
         if (v.marked) qn_buf_adds(out, "Markup(");
         repr_text(out, v.s);
         if (v.marked) qn_buf_addc(out, ')');
@@ -199,7 +199,7 @@ static void json_char(json *j, uint32_t c, const char *raw, size_t len) {
 
 static void json_text(json *j, const qn_vstr *s) {
     if (s->n > QN_JINJA_OUTPUT) qn_run_limit(j->r, "output size");
-    if (!qn_run_spend(j->r, s->n / 16)) return;
+    if (!qn_run_spend(j->r, s->n / 4)) return;
     qn_buf_addc(j->out, '"');
     for (size_t i = 0, len; i < s->n; i += len) {
         uint32_t c = qn_uni_decode(s->s + i, &len);

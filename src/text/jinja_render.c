@@ -69,8 +69,9 @@ static bool read_number(reader *x, qn_value *out) {
     if (span.n - negative > QN_INT_MAX_DIGITS)
         return qn_fail(x->err, QN_LIMIT, "%s: integer of %zu digits, at most %d are read",
                        x->scan.what, span.n - negative, QN_INT_MAX_DIGITS);
-    qn_num_status s = qn_int_parse(x->arena, span.text + negative, span.n - negative, negative, out);
-    return s == QN_NUM_OK || too_big(x);
+    const char *digits = span.text + negative;
+    return qn_int_parse(x->arena, digits, span.n - negative, negative, out) == QN_NUM_OK ||
+           too_big(x);
 }
 
 static bool read_value(reader *x, qn_value *out) {

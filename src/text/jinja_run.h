@@ -7,9 +7,9 @@
 #include "text/jinja_ast.h"
 
 // What a template may use up, whoever wrote it. QN_LIMIT names the one that was passed.
-#define QN_JINJA_STEPS 50000000u                  // nodes, items, and bytes of text in sixteens
+#define QN_JINJA_STEPS 20000000u                  // nodes, items, text by its length
 #define QN_JINJA_OUTPUT ((size_t)64 << 20)        // bytes of the result
-#define QN_JINJA_MEMORY ((size_t)512 << 20)       // bytes of values
+#define QN_JINJA_MEMORY ((size_t)256 << 20)       // bytes of values
 #define QN_JINJA_DEPTH 2500                       // nested evaluations, so macros in macros
 #define QN_JINJA_RANGE 100000                     // as in the original's sandbox
 
@@ -101,7 +101,8 @@ const char *qn_v_type(qn_value v);                  // "str", "int", … as Pyth
 
 bool qn_v_true(qn_jrun *r, qn_value v);
 bool qn_v_equal(qn_jrun *r, qn_value x, qn_value y);
-int qn_v_cmp(qn_jrun *r, qn_value x, qn_value y); // -1 0 1; 2 unordered (nan); fails for mixed kinds
+// -1, 0, 1, or 2 for what has no order (nan); fails for kinds that cannot be compared.
+int qn_v_cmp(qn_jrun *r, qn_value x, qn_value y);
 bool qn_v_contains(qn_jrun *r, qn_value in, qn_value x);
 qn_value qn_v_binary(qn_jrun *r, char op, qn_value x, qn_value y);
 qn_value qn_v_negate(qn_jrun *r, qn_value v, bool minus);

@@ -363,7 +363,7 @@ static qn_value splitlines(qn_jrun *r, qn_value v, const qn_value *a) {
 
 static qn_value converted(qn_jrun *r, qn_value v, void (*to)(qn_buf *, const char *, size_t)) {
     qn_buf out = {0};
-    if (!pay(r, v)) return v;
+    if (!qn_run_spend(r, v.s->n / 2)) return v;
     to(&out, v.s->s, v.s->n);
     qn_value text = qn_run_text(r, &out);
     text.marked = v.marked;
