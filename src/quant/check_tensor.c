@@ -24,40 +24,23 @@ static size_t columns(const qn_weight *w) {
 
 static size_t count(const qn_weight *w) { return w->scheme ? w->rows * w->cols : w->parts[0]->n; }
 
-// ---- f16's range, counted beside the statistics ----
-
-typedef struct range {
-    uint64_t overflow, subnormal, vanishing;
-} range;
-
 typedef struct read {
     const qn_weight *w;
-    size_t cols, rows, block;
-    range *ranges; // per block
+    size_t cols, rows;
 } read;
 
 static bool rows_of(void *user, size_t row0, size_t n, float *out, qn_err *err) {
     read *r = user;
-    if (r->w->scheme) {
-        if (!qn_weight_decode(r->w, row0, n, out, err)) return false;
-    } else {
-        qn_tensor_to_f32(r->w->parts[0], row0 * r->cols, n * r->cols, out);
-    }
-    range *f = &r->ranges[row0 / r->block];
-    for (size_t i = 0; i < n * r->cols; i++) {
-        float a = fabsf(out[i]);
-        f->overflow += a >= 65520 && a <= 3.4028235e38f;
-        f->subnormal += a > 0 && a < 0x1p-14f;
-        f->vanishing += a > 0 && a <= 0x1p-25f;
-    }
+    if (r->w->scheme) return qn_weight_decode(r->w, row0, n, out, err);
+    qn_tensor_to_f32(r->w->parts[0], row0 * r->cols, n * r->cols, out);
     return true;
 }
 
-static void add_range(json_t *entry, const range *f) {
+static void add_range(json_t *entry, const qn_stats *s) {
     json_t *o = json_object();
-    json_object_set_new(o, "overflow", json_integer((json_int_t)f->overflow));
-    json_object_set_new(o, "subnormal", json_integer((json_int_t)f->subnormal));
-    json_object_set_new(o, "vanishing", json_integer((json_int_t)f->vanishing));
+    json_object_set_new(o, "overflow", json_integer((json_int_t)s->n_overflow));
+    json_object_set_new(o, "subnormal", json_integer((json_int_t)s->n_subnormal));
+    json_object_set_new(o, "vanishing", json_integer((json_int_t)s->n_vanishing));
     json_object_set_new(entry, "f16", o);
 }
 
@@ -188,8 +171,8 @@ static bool check_codes(qn_pool *pool, const qn_check_tensor *t, json_t *entry,
 
 // ---- verdicts ----
 
-static void judge_values(const qn_check_tensor *t, const qn_matrix_stats *m, const range *f,
-                         size_t cols, qn_problems *problems) {
+static void judge_values(const qn_check_tensor *t, const qn_matrix_stats *m, size_t cols,
+                         qn_problems *problems) {
     const qn_stats *s = &m->all;
     if (s->n_nonfinite)
         qn_problem_add(problems, QN_ERROR, "non-finite", t->w->name, t->order,
@@ -197,10 +180,10 @@ static void judge_values(const qn_check_tensor *t, const qn_matrix_stats *m, con
                        (unsigned long long)s->n_nonfinite,
                        (unsigned long long)(s->first_nonfinite / cols),
                        (unsigned long long)(s->first_nonfinite % cols));
-    if (f->overflow)
+    if (s->n_overflow)
         qn_problem_add(problems, QN_WARNING, "fp16-range", t->w->name, t->order,
                        "%llu values are beyond 65504 and become infinite as f16",
-                       (unsigned long long)f->overflow);
+                       (unsigned long long)s->n_overflow);
     double std = qn_stats_std(s), top = fmax(fabs(s->min), fabs(s->max));
     bool matrix = t->expected && (t->expected->role == QN_ROLE_LINEAR ||
                                   t->expected->role == QN_ROLE_EXPERTS);
@@ -252,16 +235,8 @@ static void add_norm(qn_pool *pool, read *r, json_t *entry, qn_err *err) {
     size_t n = r->rows * r->cols;
     double norm, tolerance;
     float *w = qn_big_alloc(n * sizeof *w, r->w->name, err);
-    if (!w) return;
-    bool ok = true;
-    for (size_t row = 0; ok && row < r->rows; row += r->block) {
-        size_t len = r->rows - row < r->block ? r->rows - row : r->block;
-        if (r->w->scheme)
-            ok = qn_weight_decode(r->w, row, len, w + row * r->cols, err);
-        else
-            qn_tensor_to_f32(r->w->parts[0], row * r->cols, len * r->cols, w + row * r->cols);
-    }
-    if (ok && qn_operator_norm(pool, w, r->rows, r->cols, NORM_PASSES, &norm, &tolerance, err)) {
+    if (w && rows_of(r, 0, r->rows, w, err) &&
+        qn_operator_norm(pool, w, r->rows, r->cols, NORM_PASSES, &norm, &tolerance, err)) {
         json_object_set_new(entry, "operator_norm", qn_json_number(norm));
         json_object_set_new(entry, "operator_norm_tolerance", qn_json_number(tolerance));
     }
@@ -280,17 +255,9 @@ json_t *qn_check_one(qn_pool *pool, const qn_check_tensor *t, qn_problems *probl
     if (!readable(t->w)) return entry; // its damage is on the list already
     bool floats = t->w->scheme || qn_dtype_is_float(t->w->parts[0]->dtype);
     size_t cols = columns(t->w), rows = count(t->w) / cols;
-    read r = {t->w, cols, rows, 1, NULL};
+    read r = {t->w, cols, rows};
     qn_matrix_stats m;
-    range f = {0};
-    r.ranges = QN_NEW_ARRAY(range, rows);
     bool ok = qn_measure_matrix(pool, rows_of, &r, rows, cols, &m, err);
-    for (size_t i = 0; i < rows; i++) {
-        f.overflow += r.ranges[i].overflow;
-        f.subnormal += r.ranges[i].subnormal;
-        f.vanishing += r.ranges[i].vanishing;
-    }
-    free(r.ranges);
     if (ok) {
         qn_stats_to_json(&m.all, entry);
         if (m.all.n_nonfinite)
@@ -299,10 +266,9 @@ json_t *qn_check_one(qn_pool *pool, const qn_check_tensor *t, qn_problems *probl
         json_object_set_new(entry, "kurtosis", qn_json_number(qn_stats_kurtosis(&m.all)));
         json_object_set_new(entry, "zero_rows", json_integer((json_int_t)m.zero_rows));
         json_object_set_new(entry, "zero_cols", json_integer((json_int_t)m.zero_cols));
-        add_range(entry, &f);
-        if (floats) judge_values(t, &m, &f, cols, problems);
+        add_range(entry, &m.all);
+        if (floats) judge_values(t, &m, cols, problems);
     }
-    r.block = 64;
     if (ok && floats && rows > 1 && rows * cols * sizeof(float) <= norm_bytes)
         add_norm(pool, &r, entry, err);
     if (ok && t->w->scheme && t->w->bits <= 8 && strncmp(t->w->layout, "fp8", 3) != 0)

@@ -7,35 +7,43 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "quant/value_runs.h"
 
 // ---- one tensor ----
 
-// Moments of one short run by plain two-pass sums, then merged (Pébay 2008, pairwise update).
+// A run with values that are not finite is packed down to those that are.
+static size_t finite_only(const float *x, size_t n, float *out, qn_stats *r) {
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (isfinite(x[i]))
+            out[kept++] = x[i];
+        else if (r->n_nonfinite++ == 0)
+            r->first_nonfinite = i;
+    }
+    return kept;
+}
+
+// Moments of one short run by two plain passes, then merged (Pébay 2008, pairwise update).
 void qn_stats_add(qn_stats *s, const float *x, size_t n) {
-    enum { RUN = 4096 };
-    for (size_t at = 0; at < n; at += RUN) {
-        size_t len = n - at < RUN ? n - at : RUN;
+    const qn_value_runs *runs = qn_value_runs_best();
+    for (size_t at = 0; at < n; at += QN_RUN) {
+        size_t len = n - at < QN_RUN ? n - at : QN_RUN, finite = len;
         qn_stats r = {.n = len, .min = INFINITY, .max = -INFINITY};
-        double sum = 0;
-        for (size_t i = 0; i < len; i++) {
-            float v = x[at + i];
-            if (!isfinite(v)) {
-                if (r.n_nonfinite++ == 0) r.first_nonfinite = i;
-                continue;
-            }
-            r.n_zero += v == 0;
-            if (v < r.min) r.min = v;
-            if (v > r.max) r.max = v;
-            sum += v;
+        const float *v = x + at;
+        float packed[QN_RUN];
+        if (!runs->finite(v, len)) {
+            finite = finite_only(v, len, packed, &r);
+            v = packed;
         }
-        double count = (double)(r.n - r.n_nonfinite);
-        r.mean = count > 0 ? sum / count : 0;
-        for (size_t i = 0; i < len; i++) {
-            if (!isfinite(x[at + i])) continue;
-            double d = x[at + i] - r.mean, d2 = d * d;
-            r.m2 += d2;
-            r.m3 += d2 * d;
-            r.m4 += d2 * d2;
+        if (finite > 0) {
+            qn_run_stats one;
+            runs->stats(v, finite, &one);
+            r.min = one.min, r.max = one.max;
+            r.mean = one.mean, r.m2 = one.m2, r.m3 = one.m3, r.m4 = one.m4;
+            r.n_zero = one.n_zero;
+            r.n_subnormal = one.n_subnormal;
+            r.n_vanishing = one.n_vanishing;
+            r.n_overflow = one.n_overflow;
         }
         qn_stats_merge(s, &r);
     }
@@ -52,6 +60,9 @@ void qn_stats_merge(qn_stats *s, const qn_stats *b) {
     s->n += b->n;
     s->n_nonfinite += b->n_nonfinite;
     s->n_zero += b->n_zero;
+    s->n_subnormal += b->n_subnormal;
+    s->n_vanishing += b->n_vanishing;
+    s->n_overflow += b->n_overflow;
     if (nb == 0) return;
     if (b->min < s->min) s->min = b->min;
     if (b->max > s->max) s->max = b->max;
@@ -213,10 +224,14 @@ static void measure_block(void *ctx, size_t b, int thread) {
     if (!fetch(w, b, thread, &row0, &n)) return;
     const float *x = w->buffer[thread];
     qn_stats_add(&w->stats[b].all, x, n * w->cols);
+    if (w->stats[b].all.n_zero == 0) { // the usual case: no row and no column is zero
+        memset(w->nonzero[thread], 1, w->cols);
+        return;
+    }
     for (size_t r = 0; r < n; r++) {
-        bool any = false;
+        unsigned char any = 0;
         for (size_t c = 0; c < w->cols; c++) {
-            bool set = x[r * w->cols + c] != 0;
+            unsigned char set = x[r * w->cols + c] != 0;
             any |= set;
             w->nonzero[thread][c] |= set;
         }

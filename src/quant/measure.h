@@ -12,6 +12,7 @@
 typedef struct qn_stats {
     uint64_t n, n_nonfinite, first_nonfinite; // first: element index, meaningful if n_nonfinite
     uint64_t n_zero;
+    uint64_t n_subnormal, n_vanishing, n_overflow; // as f16: below 2^-14, rounded to 0, infinite
     double min, max;
     double mean, m2, m3, m4; // running central moments (Pébay 2008): m2 = sum (x - mean)^2 …
 } qn_stats;

@@ -18,11 +18,12 @@
 #include "base/progress.h"
 #include "quant/side_files.h"
 #include "quant/tensor_report.h"
+#include "quant/value_runs.h"
 #include "store/shard_writer.h"
 
 #define DEFAULT_SHARD ((uint64_t)5000000000)
 #define BLOCK ((size_t)1 << 18) // elements produced or rounded at once by one thread
-#define NORM_PASSES 4
+#define NORM_PASSES 3
 
 qn_out_tensor *qn_rewrite_add(qn_rewrite *r, const char *name) {
     if (r->n_tensors == r->cap_tensors) {
@@ -130,28 +131,53 @@ static size_t store_value(qn_dtype dtype, float x, bool saturate, uint8_t *out, 
     return 2;
 }
 
+static qn_run_dtype run_dtype(qn_dtype d) {
+    return d == QN_DT_F32 ? QN_RUN_F32 : d == QN_DT_BF16 ? QN_RUN_BF16 : QN_RUN_F16;
+}
+
+// One value at a time: runs that hold something that is not finite.
+static void round_slowly(const run *u, const float *x, size_t n, uint8_t *out, qn_run_error *e) {
+    for (size_t k = 0; k < n; k++) {
+        float back;
+        out += store_value(u->t->dtype, x[k], u->r->saturate, out, &back);
+        if (!isfinite(x[k])) continue;
+        float d = fabsf(back - x[k]);
+        e->n_overflow += fabsf(x[k]) >= 65520 && u->t->dtype == QN_DT_F16;
+        e->n_not_close += !(d <= 1e-3f + 1e-3f * fabsf(x[k]));
+        if (!isfinite(d)) continue;
+        e->abs_sum += d;
+        if (d > e->max_abs) e->max_abs = d;
+    }
+}
+
+static size_t first_overflow(const float *x, size_t n) {
+    size_t i = 0;
+    while (i < n && !(fabsf(x[i]) >= 65520 && isfinite(x[i]))) i++;
+    return i;
+}
+
 static void round_block(void *ctx, size_t b, int thread) {
     (void)thread;
     run *u = ctx;
+    const qn_value_runs *runs = qn_value_runs_best();
     size_t width = qn_dtype_bytes(u->t->dtype), from = u->first + b * BLOCK;
     size_t n = u->n - from < BLOCK ? u->n - from : BLOCK;
     const float *x = u->tensor + from;
     uint8_t *out = u->stage + b * BLOCK * width;
     qn_tensor_figures *f = &u->parts[b];
+    qn_run_error e = {0};
     *f = (qn_tensor_figures){0};
-    float back[256];
-    for (size_t i = 0; i < n; i += 256) {
-        size_t len = n - i < 256 ? n - i : 256;
-        for (size_t k = 0; k < len; k++) {
-            float v = x[i + k], *y = &back[k];
-            out += store_value(u->t->dtype, v, u->r->saturate, out, y);
-            if (!isfinite(v)) continue;
-            bool over = fabsf(v) >= 65520 && u->t->dtype == QN_DT_F16;
-            if (over && f->n_overflow++ == 0) f->first_overflow = from + i + k;
-            f->n_not_close += !(fabsf(*y - v) <= 1e-3f + 1e-3f * fabsf(v));
-        }
-        qn_diff_add(&f->rounding, back, x + i, len);
+    for (size_t i = 0; i < n; i += QN_RUN) {
+        size_t len = n - i < QN_RUN ? n - i : QN_RUN;
+        if (runs->finite(x + i, len))
+            runs->round(run_dtype(u->t->dtype), x + i, len, u->r->saturate, out + i * width, &e);
+        else
+            round_slowly(u, x + i, len, out + i * width, &e);
     }
+    f->rounding = (qn_diff){.n = n, .max_abs = e.max_abs, .abs_sum = e.abs_sum};
+    f->n_not_close = e.n_not_close;
+    f->n_overflow = e.n_overflow;
+    if (e.n_overflow) f->first_overflow = from + first_overflow(x, n);
 }
 
 // Which row and column an element index is, for messages.

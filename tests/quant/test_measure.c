@@ -7,8 +7,10 @@
 
 #include <cmocka.h>
 
+#include "base/f16.h"
 #include "base/rng.h"
 #include "quant/measure.h"
+#include "quant/value_runs.h"
 
 static void near(double a, double b, double tolerance) {
     if (!(fabs(a - b) <= tolerance)) fail_msg("%.17g is not %.17g", a, b);
@@ -51,6 +53,41 @@ static void stats_do_not_depend_on_blocks(void **state) {
     near(qn_stats_kurtosis(&whole), 3, 0.2);
     assert_int_equal(parts.first_nonfinite, 7777);
     free(x);
+}
+
+// Both builds of the loops give the same bits, and rounding is base/f16.h's.
+static void runs_agree(void **state) {
+    (void)state;
+    enum { N = 1003 };
+    static const qn_run_dtype dtypes[] = {QN_RUN_F32, QN_RUN_BF16, QN_RUN_F16};
+    const qn_value_runs *best = qn_value_runs_best();
+    float x[N];
+    for (uint64_t round = 0; round < 200; round++) {
+        for (size_t i = 0; i < N; i++) {
+            uint32_t bits = (uint32_t)qn_rng_u64(round, 8, i);
+            x[i] = qn_f32_from_bits(bits);
+            if (!isfinite(x[i])) x[i] = (float)i * 1e-6f;
+        }
+        qn_run_stats a, b;
+        qn_value_runs_plain.stats(x, N, &a);
+        best->stats(x, N, &b);
+        assert_memory_equal(&a, &b, sizeof a);
+        for (int d = 0; d < 3; d++)
+            for (int saturate = 0; saturate < 2; saturate++) {
+                uint8_t p[4 * N], q[4 * N];
+                qn_run_error e = {0}, f = {0};
+                qn_value_runs_plain.round(dtypes[d], x, N, saturate, p, &e);
+                best->round(dtypes[d], x, N, saturate, q, &f);
+                assert_memory_equal(p, q, N * (d == 0 ? 4 : 2));
+                assert_memory_equal(&e, &f, sizeof e);
+                for (size_t i = 0; i < N && d > 0; i++) {
+                    uint16_t h, expected = d == 1 ? qn_f32_to_bf16(x[i]) : qn_f32_to_f16(x[i]);
+                    if (d == 2 && saturate && (expected & 0x7FFF) == 0x7C00) expected--;
+                    memcpy(&h, p + 2 * i, 2);
+                    if (h != expected) fail_msg("%g: %04x, expected %04x", x[i], h, expected);
+                }
+            }
+    }
 }
 
 static void differences(void **state) {
@@ -155,7 +192,7 @@ static void logits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stats_of_known_numbers), cmocka_unit_test(stats_do_not_depend_on_blocks),
-        cmocka_unit_test(differences),            cmocka_unit_test(matrix_figures),
+        cmocka_unit_test(runs_agree),             cmocka_unit_test(differences),            cmocka_unit_test(matrix_figures),
         cmocka_unit_test(norm_of_noise),          cmocka_unit_test(logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,42 @@
+// What the files of `compare` share: the report while it grows.
+#ifndef QN_QUANT_COMPARE_PARTS_H
+#define QN_QUANT_COMPARE_PARTS_H
+
+#include "quant/compare.h"
+#include "quant/compare_array.h"
+#include "quant/compare_file.h"
+
+typedef struct qn_comparison {
+    const qn_compare_options *o;
+    qn_compare_file file[2];
+    qn_pool *pool;
+    json_t *report;
+    json_t *reasons, *reasons_zh; // why the verdict is not ok
+    json_t *notes, *notes_zh;
+    json_t *nonfinite, *histograms;
+    bool differs; // any bit of what was compared
+} qn_comparison;
+
+// Takes two allocated texts, English and Chinese.
+void qn_compare_reason(qn_comparison *c, char *en, char *zh);
+void qn_compare_note(qn_comparison *c, char *en, char *zh);
+
+// Text as JSON; bytes that are not UTF-8 are made visible.
+json_t *qn_compare_text(const char *s);
+// A number with four digits, for a text.
+void qn_compare_digits(double x, char out[32]);
+
+// cosine, max_abs_error, max_rel_error, mse, relative_rms, norm_a, norm_b, identical
+void qn_compare_add_figures(json_t *o, const qn_diff *d);
+// Names values that are not finite; cols tells where an index lies. Position is row0 + its row.
+void qn_compare_add_nonfinite(qn_comparison *c, int side, const char *tensor, const qn_side *s,
+                              size_t row0, size_t cols);
+bool qn_compare_progress(qn_comparison *c, uint64_t done, uint64_t total, qn_err *err);
+// A histogram for the page.
+bool qn_compare_add_histogram(qn_comparison *c, const char *name, const qn_array *a,
+                              const qn_array *b, qn_err *err);
+
+bool qn_compare_dumps(qn_comparison *c, qn_err *err);
+bool qn_compare_weights(qn_comparison *c, qn_err *err);
+
+#endif

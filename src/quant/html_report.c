@@ -1,0 +1,461 @@
+// The page, from top to bottom: verdict, the two sides, figures, plots, histograms, tables. Every
+// sentence stands there in English and Chinese and the style shows one of them, so the page is whole
+// without its script. Foreign strings (paths, tensor names, messages) go through qn_html_text; the
+// security policy names the hashes of our own style and script and forbids everything else.
+#include "quant/html_report.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "quant/html_report_parts.h"
+
+enum { OPEN_ROWS = 64, MOST_ROWS = 5000, MOST_NAMES = 200 };
+
+static const json_t *at(const json_t *o, const char *key) { return json_object_get(o, key); }
+
+static const char *text_of(const json_t *o, const char *key) {
+    const char *s = json_string_value(at(o, key));
+    return s ? s : "";
+}
+
+// Non-finite figures are strings in the document.
+static double number_of(const json_t *v) {
+    const char *s = json_string_value(v);
+    if (!s) return json_is_number(v) ? json_number_value(v) : NAN;
+    return strcmp(s, "inf") == 0 ? INFINITY : strcmp(s, "-inf") == 0 ? -INFINITY : NAN;
+}
+
+void qn_html_text(qn_buf *b, const char *s) {
+    for (; *s; s++) {
+        const char *entity = *s == '&'    ? "&amp;"
+                             : *s == '<'  ? "&lt;"
+                             : *s == '>'  ? "&gt;"
+                             : *s == '"'  ? "&quot;"
+                             : *s == '\'' ? "&#39;"
+                                          : NULL;
+        if (entity)
+            qn_buf_adds(b, entity);
+        else
+            qn_buf_addc(b, *s);
+    }
+}
+
+void qn_html_number(qn_buf *b, double x) {
+    qn_buf_addf(b, fabs(x) > 0.9 && fabs(x) < 1 ? "%.8f" : "%.4g", x);
+}
+
+// Our own words, in both languages; they may hold markup.
+static void say(qn_buf *b, const char *en, const char *zh) {
+    qn_buf_addf(b, "<span lang=\"en\">%s</span><span lang=\"zh\">%s</span>", en, zh);
+}
+
+static void code(qn_buf *b, const char *foreign) {
+    qn_buf_adds(b, "<code>");
+    qn_html_text(b, foreign);
+    qn_buf_adds(b, "</code>");
+}
+
+// ---- head and verdict ----
+
+static void add_head(qn_buf *b) {
+    qn_buf_addf(b,
+                "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+                "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+                "style-src '%s'; script-src '%s'; base-uri 'none'; form-action 'none'\">"
+                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
+                "<meta name=\"referrer\" content=\"no-referrer\">"
+                "<meta name=\"generator\" content=\"quern " QN_VERSION "\">"
+                "<title>quern compare</title><style>%s</style></head>\n<body><main>",
+                qn_html_report_css_hash, qn_html_report_js_hash, qn_html_report_css);
+    qn_buf_adds(b, "<header><h1>quern compare</h1>"
+                   "<button id=\"switch\" type=\"button\" hidden></button></header>\n");
+}
+
+static void add_list(qn_buf *b, const json_t *en, const json_t *zh) {
+    if (!json_array_size(en)) return;
+    qn_buf_adds(b, "<ul>");
+    for (size_t i = 0; i < json_array_size(en); i++) {
+        const char *chinese = json_string_value(json_array_get(zh, i));
+        qn_buf_adds(b, "<li><span lang=\"en\">");
+        qn_html_text(b, json_string_value(json_array_get(en, i)));
+        qn_buf_adds(b, "</span><span lang=\"zh\">");
+        qn_html_text(b, chinese ? chinese : "");
+        qn_buf_adds(b, "</span></li>");
+    }
+    qn_buf_adds(b, "</ul>");
+}
+
+static bool is_ok(const json_t *r) { return strcmp(text_of(r, "verdict"), "ok") == 0; }
+
+static void add_verdict(qn_buf *b, const json_t *r) {
+    bool ok = is_ok(r), same = json_is_true(at(r, "identical"));
+    const char *tick = "M10.3 16.6 5.8 12l1.4-1.5 3.1 3.1L16.9 7l1.4 1.4z";
+    const char *cross = "M8 6.6 12 10.6 16 6.6 17.4 8 13.4 12 17.4 16 16 17.4 12 13.4 8 17.4 6.6 16 "
+                        "10.6 12 6.6 8z";
+    qn_buf_addf(b, "<section class=\"verdict %s\"><svg viewBox=\"0 0 24 24\" aria-hidden=\"true\">"
+                "<path class=\"ink\" fill-rule=\"evenodd\" d=\"M12 1a11 11 0 1 0 0 22 11 11 0 0 0 "
+                "0-22z%s\"/></svg><div><strong>", ok ? "ok" : "bad", ok ? tick : cross);
+    if (same)
+        say(b, "Identical, bit for bit", "完全相同,逐位一致");
+    else if (ok)
+        say(b, "The same, within the thresholds", "在阈值之内一致");
+    else
+        say(b, "Different", "不一致");
+    qn_buf_adds(b, "</strong>");
+    add_list(b, at(r, "reasons"), at(r, "reasons_zh"));
+    qn_buf_adds(b, "</div></section>\n<dl class=\"sides\"><dt class=\"a\">A</dt><dd>");
+    code(b, text_of(r, "a"));
+    qn_buf_adds(b, "</dd><dt class=\"b\">B</dt><dd>");
+    code(b, text_of(r, "b"));
+    qn_buf_addc(b, ' ');
+    qn_buf_adds(b, "<span class=\"muted\">");
+    say(b, "the reference", "参考");
+    qn_buf_adds(b, "</span></dd></dl>\n");
+}
+
+// ---- figures ----
+
+typedef struct figure {
+    const char *key, *en, *zh;
+    const char *limit; // its threshold's key
+    bool least;        // the threshold is a lower bound
+} figure;
+
+static const figure figures[] = {
+    {"cosine", "cosine", "余弦相似度", "cosine", true},
+    {"max_abs_error", "max abs error", "最大绝对误差", "max_abs", false},
+    {"top1", "top-1 agreement", "Top-1 一致率", "top1", true},
+    {"top5", "top-5 agreement", "Top-5 一致率", NULL, false},
+    {"top10", "top-10 agreement", "Top-10 一致率", NULL, false},
+    {"kl", "KL(B ‖ A), mean", "KL(B ‖ A) 均值", NULL, false},
+    {"kl_max", "KL(B ‖ A), max", "KL(B ‖ A) 最大值", NULL, false},
+    {"max_rel_error", "max relative error", "最大相对误差", NULL, false},
+    {"relative_rms", "relative RMS error", "相对均方根误差", NULL, false},
+    {"mse", "mean squared error", "均方误差 (MSE)", NULL, false},
+    {"norm_a", "norm of A", "A 的范数", NULL, false},
+    {"norm_b", "norm of B", "B 的范数", NULL, false},
+};
+
+static void add_tile(qn_buf *b, const figure *f, const json_t *value, const json_t *limit) {
+    double x = number_of(value), least = number_of(limit);
+    bool bad = limit && !(f->least ? x >= least : x <= least);
+    qn_buf_addf(b, "<li%s>", !limit ? "" : bad ? " class=\"bad\"" : " class=\"ok\"");
+    qn_buf_adds(b, "<b>");
+    qn_html_number(b, x);
+    qn_buf_adds(b, "</b>");
+    say(b, f->en, f->zh);
+    if (limit) qn_buf_addf(b, "<br><span class=\"muted\">%s %g</span>", f->least ? "≥" : "≤", least);
+    qn_buf_adds(b, "</li>");
+}
+
+static void add_figures(qn_buf *b, const json_t *r) {
+    const json_t *overall = at(r, "overall"), *limits = at(r, "thresholds");
+    bool dumps = strcmp(text_of(r, "kind"), "dumps") == 0;
+    qn_buf_adds(b, "<h2>");
+    say(b, "Overall", "总体");
+    qn_buf_adds(b, "</h2><p class=\"muted\">");
+    if (dumps)
+        say(b, "Over the logits of all positions (over the tensors both have, where there are no "
+               "logits).", "基于所有位置的 logits(没有 logits 时基于双方共有的张量)。");
+    else
+        say(b, "Over all weights that both have; the thresholds hold for every single one.",
+            "基于双方共有的全部权重;阈值对每个权重单独生效。");
+    qn_buf_adds(b, "</p><ul class=\"tiles\">");
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+        const json_t *v = at(overall, figures[i].key);
+        if (!v || json_is_null(v)) continue;
+        add_tile(b, &figures[i], v, dumps && figures[i].limit ? at(limits, figures[i].limit) : NULL);
+    }
+    qn_buf_adds(b, "</ul>\n");
+    if (!json_array_size(at(r, "notes"))) return;
+    qn_buf_adds(b, "<div class=\"muted\">");
+    add_list(b, at(r, "notes"), at(r, "notes_zh"));
+    qn_buf_adds(b, "</div>\n");
+}
+
+// ---- plots ----
+
+typedef struct plot {
+    const json_t *list;         // entries, one a point
+    const char *a, *b;          // keys; b NULL: one series
+    const char *id;
+    const char *en, *zh, *more_en, *more_zh;
+    const char *mark;           // name of the entry to mark, or ""
+    bool scatter;
+} plot;
+
+// "hidden.3" stands as 3 under the axis.
+static char *point_name(const json_t *e) {
+    const json_t *position = at(e, "position");
+    const char *name = text_of(e, "name");
+    if (json_is_integer(position)) return qn_strf("%lld", (long long)json_integer_value(position));
+    return qn_strdup(qn_str_starts(name, "hidden.") ? name + strlen("hidden.") : name);
+}
+
+static void add_plot(qn_buf *b, const plot *p) {
+    size_t n = json_array_size(p->list);
+    double *y[2] = {QN_NEW_ARRAY(double, n), p->b ? QN_NEW_ARRAY(double, n) : NULL};
+    char **names = QN_NEW_ARRAY(char *, n);
+    qn_chart c = {.n = n, .y = {y[0], y[1]}, .names = (const char *const *)names,
+                  .ticks = !p->scatter, .scatter = p->scatter, .mark = QN_NO_MARK,
+                  .caption_id = p->id};
+    for (size_t i = 0; i < n; i++) {
+        const json_t *e = json_array_get(p->list, i);
+        y[0][i] = number_of(at(e, p->a));
+        if (p->b) y[1][i] = number_of(at(e, p->b));
+        names[i] = point_name(e);
+        if (p->mark[0] && strcmp(text_of(e, "name"), p->mark) == 0) c.mark = i;
+    }
+    qn_buf_addf(b, "<figure><figcaption id=\"%s\">", p->id);
+    say(b, p->en, p->zh);
+    qn_buf_adds(b, "<span class=\"muted\">");
+    say(b, p->more_en, p->more_zh);
+    qn_buf_adds(b, "</span></figcaption>");
+    qn_html_chart(b, &c);
+    qn_buf_adds(b, "</figure>");
+    for (size_t i = 0; i < n; i++) free(names[i]);
+    free(names);
+    free(y[0]);
+    free(y[1]);
+}
+
+static void add_legend(qn_buf *b, bool lines, bool mark) {
+    qn_buf_adds(b, "<p class=\"legend\"><span class=\"key a\"><svg viewBox=\"0 0 44 16\" "
+                   "aria-hidden=\"true\">");
+    qn_buf_adds(b, lines ? "<path class=\"line a\" d=\"M2 8H42\"/><circle class=\"dot a\" cx=\"22\" "
+                           "cy=\"8\" r=\"4\"/>"
+                         : "<path class=\"area a\" d=\"M2 15V8H14V2H30V8H42V15\"/>");
+    qn_buf_adds(b, "</svg> A</span> &nbsp; <span class=\"key b\"><svg viewBox=\"0 0 44 16\" "
+                   "aria-hidden=\"true\">");
+    qn_buf_adds(b, lines ? "<path class=\"line b\" d=\"M2 8H42\"/><rect class=\"dot b\" x=\"17\" "
+                           "y=\"3\" width=\"10\" height=\"10\"/>"
+                         : "<path class=\"area b\" d=\"M2 15V8H14V2H30V8H42V15Z\"/>");
+    qn_buf_adds(b, "</svg> B</span>");
+    if (mark) {
+        qn_buf_adds(b, " &nbsp; <span class=\"key\"><svg viewBox=\"0 0 44 16\" aria-hidden=\"true\">"
+                       "<path class=\"mark\" d=\"M22 0V16\"/></svg> ");
+        say(b, "where they part", "分歧起点");
+        qn_buf_adds(b, "</span>");
+    }
+    qn_buf_adds(b, "</p>");
+}
+
+static void add_plots(qn_buf *b, const json_t *r) {
+    const json_t *layers = at(r, "layers"), *positions = at(r, "positions");
+    bool dumps = strcmp(text_of(r, "kind"), "dumps") == 0;
+    const json_t *tensors = dumps ? NULL : at(r, "tensors");
+    const char *mark = text_of(r, "first_layer");
+    const plot plots[] = {
+        {layers, "norm_a", "norm_b", "p0", "Norm per layer", "各层范数",
+         "Frobenius norm of the residual stream after each layer; 0 is the embedding.",
+         "每层之后残差流的 Frobenius 范数;0 为嵌入层。", mark, false},
+        {layers, "relative_rms", NULL, "p1", "Error per layer", "各层误差", "‖A − B‖ / ‖B‖",
+         "‖A − B‖ / ‖B‖", mark, false},
+        {positions, "relative_rms", NULL, "p2", "Error of the logits per position",
+         "各位置 logits 误差", "‖A − B‖ / ‖B‖", "‖A − B‖ / ‖B‖", "", false},
+        {positions, "kl", NULL, "p3", "Divergence per position", "各位置的散度",
+         "KL(B ‖ A) in nats", "KL(B ‖ A),单位 nat", "", false},
+        {tensors, "norm_a", "norm_b", "p4", "Norm per weight", "各权重范数",
+         "Frobenius norm, in the order of A’s files.", "Frobenius 范数,按 A 的文件顺序。", "", true},
+        {tensors, "relative_rms", NULL, "p5", "Error per weight", "各权重误差", "‖A − B‖ / ‖B‖",
+         "‖A − B‖ / ‖B‖", "", true},
+    };
+    size_t drawn = 0;
+    for (size_t i = 0; i < sizeof plots / sizeof *plots; i++) {
+        if (json_array_size(plots[i].list) < 2) continue;
+        if (drawn++ == 0) {
+            qn_buf_adds(b, "<h2>");
+            if (dumps)
+                say(b, "Layer by layer, position by position", "逐层、逐位置");
+            else
+                say(b, "Weight by weight", "逐权重");
+            qn_buf_adds(b, "</h2>");
+            add_legend(b, true, mark[0] != 0);
+            qn_buf_adds(b, "<div class=\"plots\">");
+        }
+        add_plot(b, &plots[i]);
+    }
+    if (drawn) qn_buf_adds(b, "</div>\n");
+}
+
+static void add_histograms(qn_buf *b, const json_t *list) {
+    size_t i;
+    json_t *h;
+    if (!json_array_size(list)) return;
+    qn_buf_adds(b, "<h2>");
+    say(b, "Values of those farthest apart", "差异最大的张量的数值分布");
+    qn_buf_adds(b, "</h2><p class=\"muted\">");
+    say(b, "Counts in 64 equal bins, at most five standard deviations around the mean; what lies "
+           "outside is in the end bins.",
+        "等宽 64 组的计数,范围至多为均值两侧五个标准差;超出部分计入两端。");
+    qn_buf_adds(b, "</p>");
+    add_legend(b, false, false);
+    qn_buf_adds(b, "<div class=\"plots small\">");
+    json_array_foreach(list, i, h) {
+        char id[32];
+        snprintf(id, sizeof id, "h%zu", i);
+        qn_buf_addf(b, "<figure><figcaption id=\"%s\">", id);
+        code(b, text_of(h, "name"));
+        qn_buf_adds(b, "</figcaption>");
+        qn_html_histogram(b, h, id);
+        qn_buf_adds(b, "</figure>");
+    }
+    qn_buf_adds(b, "</div>\n");
+}
+
+// ---- tables ----
+
+typedef struct column {
+    const char *key, *en, *zh;
+} column;
+
+static const column position_columns[] = {
+    {"position", "position", "位置"}, {"cosine", "cosine", "余弦"},
+    {"max_abs_error", "max abs", "最大绝对误差"}, {"relative_rms", "rel. RMS", "相对 RMS"},
+    {"mse", "MSE", "MSE"}, {"kl", "KL", "KL"}, {"top1", "top-1", "Top-1"},
+    {"top5", "top-5", "Top-5"}, {"top10", "top-10", "Top-10"},
+    {"top1_a", "best of A", "A 的首选"}, {"top1_b", "best of B", "B 的首选"}, {0}};
+
+static const column tensor_columns[] = {
+    {"name", "tensor", "张量"}, {"cosine", "cosine", "余弦"},
+    {"max_abs_error", "max abs", "最大绝对误差"}, {"max_rel_error", "max rel.", "最大相对误差"},
+    {"relative_rms", "rel. RMS", "相对 RMS"}, {"mse", "MSE", "MSE"},
+    {"norm_a", "norm A", "A 范数"}, {"norm_b", "norm B", "B 范数"}, {0}};
+
+static const column weight_columns[] = {
+    {"name", "weight", "权重"}, {"stored_a", "in A", "A 中格式"}, {"stored_b", "in B", "B 中格式"},
+    {"cosine", "cosine", "余弦"}, {"max_abs_error", "max abs", "最大绝对误差"},
+    {"relative_rms", "rel. RMS", "相对 RMS"}, {"mse", "MSE", "MSE"},
+    {"norm_a", "norm A", "A 范数"}, {"norm_b", "norm B", "B 范数"}, {0}};
+
+static bool is_words(const column *c) {
+    return strcmp(c->key, "name") == 0 || qn_str_starts(c->key, "stored_");
+}
+
+// Beyond a threshold that holds for single entries.
+static bool is_beyond(const json_t *limits, const char *key, double x) {
+    if (strcmp(key, "cosine") == 0) return !(x >= number_of(at(limits, "cosine")));
+    if (strcmp(key, "max_abs_error") == 0) return !(x <= number_of(at(limits, "max_abs")));
+    return strcmp(key, "top1") == 0 && x < 1;
+}
+
+static void add_cell(qn_buf *b, const column *c, const json_t *v, bool bad) {
+    if (is_words(c)) {
+        qn_buf_adds(b, "<td class=\"name\">");
+        code(b, json_string_value(v) ? json_string_value(v) : "");
+    } else {
+        double x = number_of(v);
+        qn_buf_addf(b, "<td data-v=\"%.17g\"%s>", x, bad ? " class=\"bad\"" : "");
+        if (json_is_null(v) || !v)
+            qn_buf_adds(b, "–");
+        else if (json_is_integer(v))
+            qn_buf_addf(b, "%lld", (long long)json_integer_value(v));
+        else
+            qn_html_number(b, x);
+    }
+    qn_buf_adds(b, "</td>");
+}
+
+typedef struct table {
+    const json_t *list, *limits;
+    const column *columns;
+    const char *id, *en, *zh;
+    bool layers; // only the cosine is judged
+} table;
+
+static void add_row(qn_buf *b, const table *t, const json_t *e) {
+    bool bad = false;
+    for (const column *c = t->columns; c->key; c++) {
+        if (is_words(c) || (t->layers && strcmp(c->key, "cosine") != 0)) continue;
+        bad |= is_beyond(t->limits, c->key, number_of(at(e, c->key)));
+    }
+    qn_buf_adds(b, bad ? "<tr class=\"bad\">" : "<tr>");
+    for (const column *c = t->columns; c->key; c++) {
+        const json_t *v = at(e, c->key);
+        bool judged = !is_words(c) && (!t->layers || strcmp(c->key, "cosine") == 0);
+        add_cell(b, c, v, judged && is_beyond(t->limits, c->key, number_of(v)));
+    }
+    qn_buf_adds(b, "</tr>\n");
+}
+
+static void add_table(qn_buf *b, const table *t) {
+    size_t n = json_array_size(t->list);
+    if (!n) return;
+    qn_buf_addf(b, "<details%s><summary id=\"%s\">", n <= OPEN_ROWS ? " open" : "", t->id);
+    say(b, t->en, t->zh);
+    qn_buf_addf(b, " (%zu)</summary><div class=\"table\" role=\"region\" tabindex=\"0\" "
+                "aria-labelledby=\"%s\"><table><thead><tr>", n, t->id);
+    for (const column *c = t->columns; c->key; c++) {
+        qn_buf_adds(b, is_words(c) ? "<th scope=\"col\" class=\"name\">" : "<th scope=\"col\">");
+        say(b, c->en, c->zh);
+        qn_buf_adds(b, "</th>");
+    }
+    qn_buf_adds(b, "</tr></thead><tbody>\n");
+    for (size_t i = 0; i < n && i < MOST_ROWS; i++) add_row(b, t, json_array_get(t->list, i));
+    qn_buf_adds(b, "</tbody></table></div>");
+    if (n > MOST_ROWS) {
+        qn_buf_adds(b, "<p class=\"muted\">");
+        say(b, "Only the first 5000 rows; --json has them all.", "仅列出前 5000 行;完整内容见 --json。");
+        qn_buf_adds(b, "</p>");
+    }
+    qn_buf_adds(b, "</details>\n");
+}
+
+static void add_names(qn_buf *b, const json_t *list, const char *en, const char *zh) {
+    size_t n = json_array_size(list);
+    if (!n) return;
+    qn_buf_adds(b, "<details><summary>");
+    say(b, en, zh);
+    qn_buf_addf(b, " (%zu)</summary><ul class=\"names\">", n);
+    for (size_t i = 0; i < n && i < MOST_NAMES; i++) {
+        qn_buf_adds(b, "<li>");
+        code(b, json_string_value(json_array_get(list, i)));
+        qn_buf_adds(b, "</li>");
+    }
+    qn_buf_adds(b, n > MOST_NAMES ? "<li>…</li></ul></details>\n" : "</ul></details>\n");
+}
+
+static void add_tables(qn_buf *b, const json_t *r) {
+    bool dumps = strcmp(text_of(r, "kind"), "dumps") == 0;
+    const json_t *limits = at(r, "thresholds");
+    const table tables[] = {
+        {at(r, "layers"), limits, tensor_columns, "t0", "Layers", "各层", true},
+        {at(r, "tensors"), limits, dumps ? tensor_columns : weight_columns, "t1",
+         dumps ? "Other tensors" : "Weights", dumps ? "其他张量" : "权重", dumps},
+        {at(r, "positions"), limits, position_columns, "t2", "Positions", "各位置", false},
+    };
+    qn_buf_adds(b, "<h2>");
+    say(b, "All figures", "全部数据");
+    qn_buf_adds(b, "</h2>");
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) add_table(b, &tables[i]);
+    add_names(b, at(r, "only_in_a"), "Only in A", "只在 A 中");
+    add_names(b, at(r, "only_in_b"), "Only in B", "只在 B 中");
+}
+
+char *qn_html_report_text(const json_t *report, size_t *n) {
+    qn_buf b = {0};
+    add_head(&b);
+    add_verdict(&b, report);
+    add_figures(&b, report);
+    add_plots(&b, report);
+    add_histograms(&b, at(report, "histograms"));
+    add_tables(&b, report);
+    qn_buf_adds(&b, "<footer class=\"muted\">");
+    say(&b, "A relative error is relative to B. Figures leave out values that are not finite.",
+        "相对误差以 B 为基准。统计时不计非有限值。");
+    qn_buf_addf(&b, " quern " QN_VERSION "</footer></main>\n<script>%s</script></body></html>\n",
+                qn_html_report_js);
+    return qn_buf_take(&b, n);
+}
+
+bool qn_html_report_write(const char *path, const json_t *report, qn_err *err) {
+    size_t n;
+    char *text = qn_html_report_text(report, &n);
+    bool ok = qn_file_write(path, text, n, err);
+    free(text);
+    return ok;
+}

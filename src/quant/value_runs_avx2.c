@@ -1,0 +1,4 @@
+// The loops over runs of values for AVX2 (elsewhere: plainly once more).
+#include "quant/value_runs_lanes.h"
+
+const qn_value_runs qn_value_runs_avx2 = {lanes_finite, lanes_stats, lanes_round};
