@@ -31,9 +31,11 @@ bool qn_dtype_is_float(qn_dtype d) { return types[d].is_float; }
 // subnormal gets its leading bit by an exact subtraction; no float subnormal occurs on the way.
 static inline float widen_f16(uint16_t h) {
     uint32_t bits = (uint32_t)(h & 0x7FFFu) << 13, top = bits & (31u << 23);
-    uint32_t normal = bits + (112u << 23) + (top == 31u << 23 ? 112u << 23 : 0);
+    uint32_t infinite = 0u - (top == 31u << 23), shift = 112u << 23;
+    uint32_t normal = bits + shift + (infinite & shift);
     float small = qn_f32_from_bits(bits + (113u << 23)) - qn_f32_from_bits(113u << 23);
-    uint32_t out = top ? normal : qn_f32_bits(small);
+    uint32_t choose = 0u - (top != 0);
+    uint32_t out = (normal & choose) | (qn_f32_bits(small) & ~choose);
     return qn_f32_from_bits(out | (uint32_t)(h & 0x8000u) << 16);
 }
 

@@ -1,6 +1,7 @@
 // FP8: P.weight F8_E4M3 [out, in] and one factor per block, row or matrix, by which it is
 // multiplied (also where the name says _inv): P.weight_scale_inv in "fp8" files, P.weight_scale in
-// those of compressed-tensors. The factors' shape tells: [ceil(out / br), ceil(in / bc)], [out, 1], [1].
+// those of compressed-tensors. The factors' shape tells: [ceil(out / br), ceil(in / bc)], [out, 1]
+// or [1].
 #include <string.h>
 
 #include "base/err.h"

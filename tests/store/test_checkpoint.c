@@ -236,7 +236,8 @@ static void plain_tensors_keep_their_shape(void **state) {
     assert_true(qn_weight_floats(w, 6, out, &err));
     assert_memory_equal(out, numbers, sizeof out);
     assert_false(qn_weight_floats(w, 5, out, &err));
-    assert_string_equal(err.text, "tensor experts.gate_up_proj: F32 [1, 2, 3], expected 5 elements");
+    assert_string_equal(err.text,
+                        "tensor experts.gate_up_proj: F32 [1, 2, 3], expected 5 elements");
     w = qn_ckpt_weight(c, "scalar");
     assert_true(w->rows == 1 && w->cols == 1 && qn_weight_floats(w, 1, out, &err));
     w = qn_ckpt_weight(c, "ints");

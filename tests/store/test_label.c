@@ -114,8 +114,8 @@ static void what_cannot_be_read_is_refused(void **state) {
         qn_code code;
     } cases[] = {
         {"{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}",
-         "config.json: quantization method bitsandbytes is not one quern can read (known: gptq, awq,"
-         " fp8, compressed-tensors, auto-round)", QN_UNSUPPORTED},
+         "config.json: quantization method bitsandbytes is not one quern can read (known: gptq, "
+         "awq, fp8, compressed-tensors, auto-round)", QN_UNSUPPORTED},
         {"{\"quant_method\":\"gguf\"}", "method gguf is not one", QN_UNSUPPORTED},
         {"{\"quant_method\":\"mxfp4\"}", "method mxfp4 is not one", QN_UNSUPPORTED},
         {"{}", "method (none named)", QN_UNSUPPORTED},
@@ -181,8 +181,8 @@ static void hostile_patterns_end(void **state) {
 static void random_configs_are_survived(void **state) {
     (void)state;
     static const char seed[] =
-        "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":128,\"sym\":true,\"dynamic\":{\"-:a\":"
-        "{\"bits\":8}},\"config_groups\":{\"g\":{\"targets\":[\"re:x\"],\"weights\":{}}},"
+        "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":128,\"sym\":true,\"dynamic\":{"
+        "\"-:a\":{\"bits\":8}},\"config_groups\":{\"g\":{\"targets\":[\"re:x\"],\"weights\":{}}},"
         "\"ignore\":[\"b\"]}";
     for (uint64_t round = 0; round < 20000; round++) {
         char text[sizeof seed];

@@ -101,8 +101,8 @@ static void the_error_holds_both_commands(void **state) {
     char *path;
     assert_false(qn_resolve("Qwen/Qwen9", &path, &err));
     char *expected = qn_strf("Qwen/Qwen9 is neither in the Hugging Face cache "
-                             "(%s/.cache/huggingface/hub) nor in ModelScope's (%s/.cache/modelscope)."
-                             " To download it:\n  hf download Qwen/Qwen9\n"
+                             "(%s/.cache/huggingface/hub) nor in ModelScope's "
+                             "(%s/.cache/modelscope). To download it:\n  hf download Qwen/Qwen9\n"
                              "  modelscope download --model Qwen/Qwen9", home, home);
     assert_string_equal(err.text, expected);
     free(expected);

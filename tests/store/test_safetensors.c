@@ -1,5 +1,5 @@
-// Headers from memory: what a good one gives, the message for every rule broken, and what a tolerant
-// reading still gets out of it.
+// Headers from memory: what a good one gives, the message for every rule broken, and what a
+// tolerant reading still gets out of it.
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -97,7 +97,8 @@ static const bad_case bad_cases[] = {
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4]}}", 4,
      "data_offsets are not two numbers", "bad-header", 0},
     {"{\"a\":7}", 4, "expected an object", "bad-header", 0},
-    {"{\"__metadata__\":{\"a\":1}," GOOD "}", 4, "holds a value that is no string", "bad-header", 1},
+    {"{\"__metadata__\":{\"a\":1}," GOOD "}", 4, "holds a value that is no string", "bad-header",
+     1},
     {"{\"__metadata__\":[]," GOOD "}", 4, "__metadata__ is not an object", "bad-header", 1},
     {"{" T("a", "F4", "[8]", "0", "4") "}", 4, "tensor a: unknown dtype F4", "bad-header", 0},
 };
