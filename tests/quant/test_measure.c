@@ -192,8 +192,9 @@ static void logits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stats_of_known_numbers), cmocka_unit_test(stats_do_not_depend_on_blocks),
-        cmocka_unit_test(runs_agree),             cmocka_unit_test(differences),            cmocka_unit_test(matrix_figures),
-        cmocka_unit_test(norm_of_noise),          cmocka_unit_test(logits),
+        cmocka_unit_test(runs_agree),             cmocka_unit_test(differences),
+        cmocka_unit_test(matrix_figures),         cmocka_unit_test(norm_of_noise),
+        cmocka_unit_test(logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
