@@ -112,7 +112,8 @@ static void test_around(void **state) {
          "[{\"content\": \"c\", \"reasoning\": \"r\"}]", NULL,
          "{\"continue_final_message\": \"reasoning\"}", "r"},
         {"{{ messages[-1].content[0].text }} end",
-         "[{\"content\": [{\"text\": \"a\"}, {\"b\": 1}]}]", NULL, "{\"continue_final_message\": true}", "a"},
+         "[{\"content\": [{\"text\": \"a\"}, {\"b\": 1}]}]", NULL,
+         "{\"continue_final_message\": true}", "a"},
         // refused, with transformers' words where it has some
         {"x", "[]", NULL, NULL, "Cannot apply chat template to an empty conversation"},
         {"x", "{}", NULL, NULL, "messages: expected an array"},
