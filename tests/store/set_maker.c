@@ -61,7 +61,8 @@ size_t gptq_tensors(st_tensor list[4], int offset, bool with_g_idx) {
     size_t b = (size_t)mx.bits, mask = (1u << mx.bits) - 1;
     memset(words, 0, sizeof words);
     for (size_t o = 0; o < mx.out; o++) {
-        for (size_t i = 0; i < mx.in; i++) put_field(words[0] + o, mx.out, i, mx.bits, mx.codes[o][i]);
+        for (size_t i = 0; i < mx.in; i++)
+            put_field(words[0] + o, mx.out, i, mx.bits, mx.codes[o][i]);
         for (size_t g = 0; g < mx.n_groups; g++) {
             put_field(words[1] + g * mx.out * b / 32, 1, o, mx.bits,
                       (mx.zeros[o][g] - (unsigned)offset) & (unsigned)mask);

@@ -39,7 +39,7 @@ void expect_refused(const char *dir, qn_code code, const char *message);
 void expect_label_error(const qn_ckpt *c, const char *message);
 
 #define GPTQ(format, sym)                                                                          \
-    "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"sym\":" sym                          \
+    "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,\"sym\":" sym \
     ",\"desc_act\":false,\"checkpoint_format\":\"" format "\"}"
 #define CT "{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\"}"
 
