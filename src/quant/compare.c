@@ -43,11 +43,13 @@ void qn_compare_note(qn_comparison *c, char *en, char *zh) {
     take(c->notes_zh, zh);
 }
 
+double qn_compare_cosine(const qn_diff *d) { return d->any_differs ? qn_diff_cosine(d) : 1; }
+
 void qn_compare_add_figures(json_t *o, const qn_diff *d) {
     const struct {
         const char *key;
         double value;
-    } figures[] = {{"cosine", qn_diff_cosine(d)}, {"max_abs_error", d->max_abs},
+    } figures[] = {{"cosine", qn_compare_cosine(d)}, {"max_abs_error", d->max_abs},
                    {"max_rel_error", d->max_rel}, {"mse", qn_diff_mse(d)},
                    {"relative_rms", qn_diff_rel_rms(d)}, {"norm_a", sqrt(d->aa)},
                    {"norm_b", sqrt(d->bb)}};
@@ -136,8 +138,8 @@ static json_t *finish(qn_comparison *c) {
 static bool same_kind(const qn_comparison *c, qn_err *err) {
     const qn_compare_file *f = c->file;
     if (f[0].is_dump == f[1].is_dump) return true;
-    return qn_fail(err, QN_USAGE, "%s is a %s and %s is a %s, expected two dumps or two checkpoints",
-                   f[0].path, f[0].is_dump ? "dump" : "checkpoint", f[1].path,
+    return qn_fail(err, QN_USAGE, "%s is a %s and %s is a %s, expected two dumps or two "
+                   "checkpoints", f[0].path, f[0].is_dump ? "dump" : "checkpoint", f[1].path,
                    f[1].is_dump ? "dump" : "checkpoint");
 }
 
@@ -156,8 +158,8 @@ bool qn_compare(const char *a, const char *b, const qn_compare_options *o, json_
                        .notes_zh = json_array(), .nonfinite = json_array(),
                        .histograms = json_array()};
     *report = NULL;
-    bool ok = qn_compare_file_open(&c.file[0], a, err) && qn_compare_file_open(&c.file[1], b, err) &&
-              same_kind(&c, err) && (c.pool = qn_pool_new(o->n_threads, err)) != NULL;
+    bool ok = qn_compare_file_open(&c.file[0], a, err) &&
+              qn_compare_file_open(&c.file[1], b, err) && same_kind(&c, err) && (c.pool = qn_pool_new(o->n_threads, err)) != NULL;
     ok = ok && (c.file[0].is_dump ? qn_compare_dumps : qn_compare_weights)(&c, err);
     if (ok) *report = finish(&c);
     comparison_done(&c);

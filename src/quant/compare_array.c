@@ -1,6 +1,6 @@
-// Two matrices walked side by side in blocks of rows; blocks are measured in parallel and merged in
-// order, so a figure does not depend on the thread count. A plain vector is cut like a matrix of one
-// column, for a bias and an embedding are stored alike but differ a millionfold in length.
+// Two matrices walked side by side in blocks of rows; blocks are measured in parallel and merged
+// in order, so a figure does not depend on the thread count. A plain vector is cut like a matrix of
+// one column, so that no row is too long for a buffer.
 #include "quant/compare_array.h"
 
 #include <math.h>

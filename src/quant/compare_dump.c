@@ -44,8 +44,8 @@ static bool check_tokens(qn_comparison *c, qn_err *err) {
     } else if (ok) {
         const char *who = n[0] ? "B has" : n[1] ? "A has" : "neither side has";
         const char *who_zh = n[0] ? "B 没有" : n[1] ? "A 没有" : "双方都没有";
-        qn_compare_note(c, qn_strf("%s no tokens: that both sides read the same text is not checked",
-                                   who),
+        qn_compare_note(c, qn_strf("%s no tokens: that both sides read the same text is not "
+                                   "checked", who),
                         qn_strf("%s tokens:未核对两侧的输入是否相同", who_zh));
     }
     free(ids[0]);
@@ -173,7 +173,7 @@ static void logits_init(logits *l, int threads) {
 }
 
 static bool within(const qn_compare_options *o, const position *p) {
-    return !p->side[0].n && !p->side[1].n && qn_diff_cosine(&p->diff) >= o->cosine &&
+    return !p->side[0].n && !p->side[1].n && qn_compare_cosine(&p->diff) >= o->cosine &&
            p->diff.max_abs <= o->max_abs && (p->top[0] >= 1 || o->top1 < 1);
 }
 
@@ -325,7 +325,7 @@ static bool measure_layers(qn_comparison *c, layers *l, qn_err *err) {
 }
 
 static bool parted(const qn_comparison *c, const layer *y) {
-    return y->f.side[0].n || y->f.side[1].n || !(qn_diff_cosine(&y->f.diff) >= c->o->cosine);
+    return y->f.side[0].n || y->f.side[1].n || !(qn_compare_cosine(&y->f.diff) >= c->o->cosine);
 }
 
 static void publish_layers(qn_comparison *c, const layers *l) {
@@ -340,7 +340,7 @@ static void publish_layers(qn_comparison *c, const layers *l) {
         json_array_append_new(is_hidden(y) ? hidden : rest, o);
         if (!parted(c, y) || (is_hidden(y) && json_is_string(first))) continue;
         if (is_hidden(y)) first = json_string(name);
-        qn_compare_digits(qn_diff_cosine(&y->f.diff), digits);
+        qn_compare_digits(qn_compare_cosine(&y->f.diff), digits);
         qn_compare_digits(c->o->cosine, least);
         qn_compare_reason(
             c,
@@ -377,7 +377,7 @@ static bool draw_worst(qn_comparison *c, layers *l, qn_err *err) {
 static void judge(qn_comparison *c, const means *m) {
     const qn_compare_options *o = c->o;
     char x[32], limit[32];
-    double cosine = qn_diff_cosine(&m->diff), top1 = m->n ? m->top[0] / (double)m->n : 1;
+    double cosine = qn_compare_cosine(&m->diff), top1 = m->n ? m->top[0] / (double)m->n : 1;
     qn_compare_digits(cosine, x);
     qn_compare_digits(o->cosine, limit);
     if (!(cosine >= o->cosine))

@@ -1,6 +1,6 @@
-// Two checkpoints, weight by weight, whatever schemes they are stored in: every weight is decoded in
-// blocks on both sides, one weight at a time. An output head or embedding with more rows on one side
-// is vocabulary padding; any other shape that differs is a difference.
+// Two checkpoints, weight by weight, whatever schemes they are stored in: every weight is decoded
+// in blocks on both sides, one weight at a time. An output head or embedding with more rows on one
+// side is vocabulary padding; any other shape that differs is a difference.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,7 +110,7 @@ static bool measure(qn_comparison *c, weights *ws, qn_err *err) {
 
 static double badness(const entry *e) {
     if (!e->shaped || e->f.side[0].n || e->f.side[1].n) return INFINITY;
-    return 1 - qn_diff_cosine(&e->f.diff);
+    return 1 - qn_compare_cosine(&e->f.diff);
 }
 
 static int by_badness(const void *a, const void *b) {
@@ -166,14 +166,14 @@ static void judge_figures(qn_comparison *c, const weights *ws) {
         const entry *e = &ws->list[i];
         if (!e->shaped) continue;
         shaped++;
-        double cosine = qn_diff_cosine(&e->f.diff);
+        double cosine = qn_compare_cosine(&e->f.diff);
         n_low += !(cosine >= c->o->cosine);
         n_far += !(e->f.diff.max_abs <= c->o->max_abs);
-        if (!low || cosine < qn_diff_cosine(&low->f.diff)) low = e;
+        if (!low || cosine < qn_compare_cosine(&low->f.diff)) low = e;
         if (!far || e->f.diff.max_abs > far->f.diff.max_abs) far = e;
     }
     if (n_low) {
-        qn_compare_digits(qn_diff_cosine(&low->f.diff), x);
+        qn_compare_digits(qn_compare_cosine(&low->f.diff), x);
         qn_compare_digits(c->o->cosine, limit);
         qn_compare_reason(
             c, qn_strf("%zu of %zu weights have a cosine below %s, worst %s (%s)", n_low, shaped,

@@ -1,6 +1,6 @@
 // The page, from top to bottom: verdict, the two sides, figures, plots, histograms, tables. Every
-// sentence stands there in English and Chinese and the style shows one of them, so the page is whole
-// without its script. Foreign strings (paths, tensor names, messages) go through qn_html_text; the
+// sentence stands there in English and Chinese and the style shows one of them, so the page is
+// whole without its script. Foreign strings (paths, tensor names, messages) go through qn_html_text; the
 // security policy names the hashes of our own style and script and forbids everything else.
 #include "quant/html_report.h"
 
@@ -94,8 +94,8 @@ static bool is_ok(const json_t *r) { return strcmp(text_of(r, "verdict"), "ok") 
 static void add_verdict(qn_buf *b, const json_t *r) {
     bool ok = is_ok(r), same = json_is_true(at(r, "identical"));
     const char *tick = "M10.3 16.6 5.8 12l1.4-1.5 3.1 3.1L16.9 7l1.4 1.4z";
-    const char *cross = "M8 6.6 12 10.6 16 6.6 17.4 8 13.4 12 17.4 16 16 17.4 12 13.4 8 17.4 6.6 16 "
-                        "10.6 12 6.6 8z";
+    const char *cross = "M8 6.6 12 10.6 16 6.6 17.4 8 13.4 12 17.4 16 16 17.4 12 13.4 8 17.4 6.6 "
+                        "16 10.6 12 6.6 8z";
     qn_buf_addf(b, "<section class=\"verdict %s\"><svg viewBox=\"0 0 24 24\" aria-hidden=\"true\">"
                 "<path class=\"ink\" fill-rule=\"evenodd\" d=\"M12 1a11 11 0 1 0 0 22 11 11 0 0 0 "
                 "0-22z%s\"/></svg><div><strong>", ok ? "ok" : "bad", ok ? tick : cross);
@@ -148,7 +148,8 @@ static void add_tile(qn_buf *b, const figure *f, const json_t *value, const json
     qn_html_number(b, x);
     qn_buf_adds(b, "</b>");
     say(b, f->en, f->zh);
-    if (limit) qn_buf_addf(b, "<br><span class=\"muted\">%s %g</span>", f->least ? "≥" : "≤", least);
+    if (limit)
+        qn_buf_addf(b, "<br><span class=\"muted\">%s %g</span>", f->least ? "≥" : "≤", least);
     qn_buf_adds(b, "</li>");
 }
 
@@ -168,7 +169,8 @@ static void add_figures(qn_buf *b, const json_t *r) {
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         const json_t *v = at(overall, figures[i].key);
         if (!v || json_is_null(v)) continue;
-        add_tile(b, &figures[i], v, dumps && figures[i].limit ? at(limits, figures[i].limit) : NULL);
+        add_tile(b, &figures[i], v,
+                 dumps && figures[i].limit ? at(limits, figures[i].limit) : NULL);
     }
     qn_buf_adds(b, "</ul>\n");
     if (!json_array_size(at(r, "notes"))) return;
@@ -226,8 +228,8 @@ static void add_plot(qn_buf *b, const plot *p) {
 static void add_legend(qn_buf *b, bool lines, bool mark) {
     qn_buf_adds(b, "<p class=\"legend\"><span class=\"key a\"><svg viewBox=\"0 0 44 16\" "
                    "aria-hidden=\"true\">");
-    qn_buf_adds(b, lines ? "<path class=\"line a\" d=\"M2 8H42\"/><circle class=\"dot a\" cx=\"22\" "
-                           "cy=\"8\" r=\"4\"/>"
+    qn_buf_adds(b, lines ? "<path class=\"line a\" d=\"M2 8H42\"/><circle class=\"dot a\" "
+                           "cx=\"22\" cy=\"8\" r=\"4\"/>"
                          : "<path class=\"area a\" d=\"M2 15V8H14V2H30V8H42V15\"/>");
     qn_buf_adds(b, "</svg> A</span> &nbsp; <span class=\"key b\"><svg viewBox=\"0 0 44 16\" "
                    "aria-hidden=\"true\">");
@@ -236,8 +238,8 @@ static void add_legend(qn_buf *b, bool lines, bool mark) {
                          : "<path class=\"area b\" d=\"M2 15V8H14V2H30V8H42V15Z\"/>");
     qn_buf_adds(b, "</svg> B</span>");
     if (mark) {
-        qn_buf_adds(b, " &nbsp; <span class=\"key\"><svg viewBox=\"0 0 44 16\" aria-hidden=\"true\">"
-                       "<path class=\"mark\" d=\"M22 0V16\"/></svg> ");
+        qn_buf_adds(b, " &nbsp; <span class=\"key\"><svg viewBox=\"0 0 44 16\" "
+                       "aria-hidden=\"true\"><path class=\"mark\" d=\"M22 0V16\"/></svg> ");
         say(b, "where they part", "分歧起点");
         qn_buf_adds(b, "</span>");
     }
