@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "base/interrupt.h"
+#include "base/map_guard.h"
 #include "base/mem.h"
 
 // ---- reading ----
@@ -54,6 +55,7 @@ bool qn_map_open(qn_map *m, const char *path, qn_err *err) {
             return qn_fail_errno(err, e, "cannot map %s", path);
         }
         m->data = p;
+        qn_map_enlist(m, path, &st);
     } else {
         close(fd);
     }
@@ -61,7 +63,10 @@ bool qn_map_open(qn_map *m, const char *path, qn_err *err) {
 }
 
 void qn_map_close(qn_map *m) {
-    if (m->data) munmap((void *)(uintptr_t)m->data, m->n);
+    if (m->data) {
+        qn_map_dismiss(m);
+        munmap((void *)(uintptr_t)m->data, m->n);
+    }
     *m = (qn_map){0};
 }
 

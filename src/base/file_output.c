@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/map_guard.h"
 #include "base/mem.h"
 
 #define BUFFER ((size_t)1 << 20)
@@ -202,6 +203,7 @@ bool qn_writer_put_at(qn_writer *w, uint64_t at, const void *data, size_t n, qn_
 }
 
 bool qn_writer_commit(qn_writer *w, qn_err *err) {
+    if (!qn_maps_unchanged(err)) return false;
     if (!flush(w, err)) return false;
     if (w->temporary && fsync(w->fd) != 0 && errno != EINVAL)
         return cannot("write", w->path, errno, err);
@@ -290,6 +292,7 @@ static bool replace_folder(const char *fresh, const char *target) {
 }
 
 bool qn_outdir_commit(qn_outdir *d, qn_err *err) {
+    if (!qn_maps_unchanged(err)) return false; // what was made from a moving file is not kept
     if (!walk(d->temporary, sync_one)) return cannot("write", d->path, errno, err);
     bool there = qn_file_exists(d->path);
     if (there && !d->overwrite)

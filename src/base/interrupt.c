@@ -24,6 +24,8 @@ void qn_interrupt_install(void) {
 
 bool qn_interrupted(void) { return flag != 0; }
 
+void qn_interrupt_raise(void) { flag = 1; }
+
 void qn_interrupt_reset(void) {
     flag = 0;
     qn_interrupt_install();

@@ -7,6 +7,7 @@
 // SIGINT and SIGTERM set the flag; a second one kills. SIGXFSZ is ignored: write() reports it.
 void qn_interrupt_install(void);
 bool qn_interrupted(void);
+void qn_interrupt_raise(void); // as if Ctrl-C had come
 void qn_interrupt_reset(void);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/map_guard.h"
 #include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -93,8 +94,15 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); // a closed pipe and a file that is too large are errors like others
     signal(SIGXFSZ, SIG_IGN);
     qn_interrupt_install();
+    qn_map_guard_install();
     qn_err err = {0};
     int status = run(argv + 1, argc > 0 ? (size_t)argc - 1 : 0, &err);
+    // A file that changed while it was read explains whatever else went wrong, and spoils a result.
+    qn_err changed = {0};
+    if (!qn_maps_never_changed(&changed)) {
+        err = changed;
+        status = -1;
+    }
     if (!qn_out_flush(status < 0 ? NULL : &err)) status = -1;
     if (status < 0) {
         qn_progress_clear_line();
