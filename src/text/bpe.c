@@ -356,6 +356,7 @@ bool qn_bpe_encode(const qn_bpe *b, qn_bpe_work *w, const char *s, size_t n, qn_
     if (n > SHORT) return encode_long(b, w, s, n, ids, err);
     int32_t id[SHORT];
     int m = encode_short(b, s, n, id);
+    if (m == 0) return true; // no token for any byte, and perhaps no array yet
     qn_ids_reserve(ids, (size_t)m);
     memcpy(ids->data + ids->n, id, (size_t)m * sizeof *id);
     ids->n += (size_t)m;
