@@ -20,11 +20,12 @@ static const char *text_of(const json_t *o, const char *key) {
     return s ? s : "";
 }
 
-// Values near one need their digits: 0.99998 and 0.9999 are different things.
-static void add_cell(qn_table *t, const json_t *v) {
+// A cosine close to one needs its digits: 0.9999 and 0.99998 are different things.
+static void add_cell(qn_table *t, const char *key, const json_t *v) {
     double x = json_number_value(v);
+    bool close = strcmp(key, "cosine") == 0 && fabs(x) > 0.9 && fabs(x) < 1;
     if (json_is_number(v))
-        qn_table_addf(t, fabs(x) > 0.9 && fabs(x) < 1 ? "%.8f" : "%.4g", x);
+        qn_table_addf(t, close ? "%.8f" : "%.4g", x);
     else
         qn_table_add(t, json_is_string(v) ? json_string_value(v) : "");
 }
@@ -38,7 +39,7 @@ static void print_table(const json_t *list, const char *const *keys, const char 
     for (size_t k = 0; k < n; k++) qn_table_add(&t, heads[k]);
     json_array_foreach(list, i, e) {
         if (i == most) break;
-        for (size_t k = 0; k < n; k++) add_cell(&t, at(e, keys[k]));
+        for (size_t k = 0; k < n; k++) add_cell(&t, keys[k], at(e, keys[k]));
     }
     qn_out_addf("\n");
     qn_table_print(&t, 0);
@@ -65,7 +66,7 @@ static void print_overall(const json_t *report) {
         const json_t *limit = rows[i].limit ? at(limits, rows[i].limit) : NULL;
         if (!v || json_is_null(v)) continue;
         qn_table_add(&t, rows[i].head);
-        add_cell(&t, v);
+        add_cell(&t, rows[i].key, v);
         if (limit)
             qn_table_addf(&t, "(expected %s %g)", rows[i].sign, json_number_value(limit));
         else

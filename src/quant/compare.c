@@ -159,7 +159,9 @@ bool qn_compare(const char *a, const char *b, const qn_compare_options *o, json_
                        .histograms = json_array()};
     *report = NULL;
     bool ok = qn_compare_file_open(&c.file[0], a, err) &&
-              qn_compare_file_open(&c.file[1], b, err) && same_kind(&c, err) && (c.pool = qn_pool_new(o->n_threads, err)) != NULL;
+              qn_compare_file_open(&c.file[1], b, err) && same_kind(&c, err);
+    if (ok) c.pool = qn_pool_new(o->n_threads, err);
+    ok = c.pool != NULL;
     ok = ok && (c.file[0].is_dump ? qn_compare_dumps : qn_compare_weights)(&c, err);
     if (ok) *report = finish(&c);
     comparison_done(&c);

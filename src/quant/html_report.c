@@ -1,7 +1,8 @@
 // The page, from top to bottom: verdict, the two sides, figures, plots, histograms, tables. Every
 // sentence stands there in English and Chinese and the style shows one of them, so the page is
-// whole without its script. Foreign strings (paths, tensor names, messages) go through qn_html_text; the
-// security policy names the hashes of our own style and script and forbids everything else.
+// whole without its script. Foreign strings (paths, tensor names, messages) go through
+// qn_html_text; the security policy names the hashes of our own style and script and forbids
+// everything else.
 #include "quant/html_report.h"
 
 #include <math.h>
@@ -44,8 +45,10 @@ void qn_html_text(qn_buf *b, const char *s) {
     }
 }
 
-void qn_html_number(qn_buf *b, double x) {
-    qn_buf_addf(b, fabs(x) > 0.9 && fabs(x) < 1 ? "%.8f" : "%.4g", x);
+// A cosine close to one needs its digits: 0.9999 and 0.99998 are different things.
+static void add_number(qn_buf *b, const char *key, double x) {
+    bool close = strcmp(key, "cosine") == 0 && fabs(x) > 0.9 && fabs(x) < 1;
+    qn_buf_addf(b, close ? "%.8f" : "%.4g", x);
 }
 
 // Our own words, in both languages; they may hold markup.
@@ -145,7 +148,7 @@ static void add_tile(qn_buf *b, const figure *f, const json_t *value, const json
     bool bad = limit && !(f->least ? x >= least : x <= least);
     qn_buf_addf(b, "<li%s>", !limit ? "" : bad ? " class=\"bad\"" : " class=\"ok\"");
     qn_buf_adds(b, "<b>");
-    qn_html_number(b, x);
+    add_number(b, f->key, x);
     qn_buf_adds(b, "</b>");
     say(b, f->en, f->zh);
     if (limit)
@@ -334,9 +337,9 @@ static const column weight_columns[] = {
     {"relative_rms", "rel. RMS", "相对 RMS"}, {"mse", "MSE", "MSE"},
     {"norm_a", "norm A", "A 范数"}, {"norm_b", "norm B", "B 范数"}, {0}};
 
-static bool is_words(const column *c) {
-    return strcmp(c->key, "name") == 0 || qn_str_starts(c->key, "stored_");
-}
+static bool is_name(const column *c) { return strcmp(c->key, "name") == 0; }
+
+static bool is_words(const column *c) { return is_name(c) || qn_str_starts(c->key, "stored_"); }
 
 // Beyond a threshold that holds for single entries.
 static bool is_beyond(const json_t *limits, const char *key, double x) {
@@ -347,7 +350,7 @@ static bool is_beyond(const json_t *limits, const char *key, double x) {
 
 static void add_cell(qn_buf *b, const column *c, const json_t *v, bool bad) {
     if (is_words(c)) {
-        qn_buf_adds(b, "<td class=\"name\">");
+        qn_buf_adds(b, is_name(c) ? "<td class=\"name\">" : "<td class=\"word\">");
         code(b, json_string_value(v) ? json_string_value(v) : "");
     } else {
         double x = number_of(v);
@@ -357,7 +360,7 @@ static void add_cell(qn_buf *b, const column *c, const json_t *v, bool bad) {
         else if (json_is_integer(v))
             qn_buf_addf(b, "%lld", (long long)json_integer_value(v));
         else
-            qn_html_number(b, x);
+            add_number(b, c->key, x);
     }
     qn_buf_adds(b, "</td>");
 }
@@ -392,7 +395,7 @@ static void add_table(qn_buf *b, const table *t) {
     qn_buf_addf(b, " (%zu)</summary><div class=\"table\" role=\"region\" tabindex=\"0\" "
                 "aria-labelledby=\"%s\"><table><thead><tr>", n, t->id);
     for (const column *c = t->columns; c->key; c++) {
-        qn_buf_adds(b, is_words(c) ? "<th scope=\"col\" class=\"name\">" : "<th scope=\"col\">");
+        qn_buf_adds(b, is_words(c) ? "<th scope=\"col\" class=\"word\">" : "<th scope=\"col\">");
         say(b, c->en, c->zh);
         qn_buf_adds(b, "</th>");
     }
@@ -421,10 +424,24 @@ static void add_names(qn_buf *b, const json_t *list, const char *en, const char 
     qn_buf_adds(b, n > MOST_NAMES ? "<li>…</li></ul></details>\n" : "</ul></details>\n");
 }
 
+// The entries that the report calls worst, in its order.
+static json_t *worst_of(const json_t *r) {
+    json_t *list = json_array(), *name, *e;
+    size_t i, k;
+    json_array_foreach(at(r, "worst"), i, name) {
+        json_array_foreach(at(r, "tensors"), k, e)
+            if (strcmp(text_of(e, "name"), json_string_value(name)) == 0)
+                json_array_append(list, e);
+    }
+    return list;
+}
+
 static void add_tables(qn_buf *b, const json_t *r) {
     bool dumps = strcmp(text_of(r, "kind"), "dumps") == 0;
     const json_t *limits = at(r, "thresholds");
+    json_t *worst = worst_of(r);
     const table tables[] = {
+        {worst, limits, weight_columns, "t3", "Farthest apart", "差异最大", false},
         {at(r, "layers"), limits, tensor_columns, "t0", "Layers", "各层", true},
         {at(r, "tensors"), limits, dumps ? tensor_columns : weight_columns, "t1",
          dumps ? "Other tensors" : "Weights", dumps ? "其他张量" : "权重", dumps},
@@ -434,6 +451,7 @@ static void add_tables(qn_buf *b, const json_t *r) {
     say(b, "All figures", "全部数据");
     qn_buf_adds(b, "</h2>");
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) add_table(b, &tables[i]);
+    json_decref(worst);
     add_names(b, at(r, "only_in_a"), "Only in A", "只在 A 中");
     add_names(b, at(r, "only_in_b"), "Only in B", "只在 B 中");
 }

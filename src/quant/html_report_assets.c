@@ -84,7 +84,7 @@ const char qn_html_report_css[] =
     ".tiles .bad b { color: var(--bad); } .tiles .ok b { color: var(--ok); }\n"
     ".tiles .bad .muted::after { content: \" ✗\"; color: var(--bad); }\n"
     ".tiles .ok .muted::after { content: \" ✓\"; color: var(--ok); }\n"
-    ".plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1f"
+    ".plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(29rem, 1f"
     "r)); gap: 1rem; }\n"
     ".plots.small { grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); }\n"
     "figure { margin: 0; padding: .8rem 1rem .4rem; min-width: 0; }\n"
@@ -112,8 +112,7 @@ const char qn_html_report_css[] =
     "td { font-variant-numeric: tabular-nums; border-top: 1px solid var(--grid); }\n"
     "th { position: sticky; top: 0; background: var(--panel); box-shadow: 0 1px var(-"
     "-line); }\n"
-    "th.name, td.name { text-align: left; } td.name { white-space: normal; min-width:"
-    " 12rem; }\n"
+    "th.word, td.word, td.name { text-align: left; }\n"
     "th button { font-weight: 600; }\n"
     "th[aria-sort=\"ascending\"] button::after { content: \" ▲\"; font-size: .7em; }\n"
     "th[aria-sort=\"descending\"] button::after { content: \" ▼\"; font-size: .7em; }\n"
@@ -124,6 +123,10 @@ const char qn_html_report_css[] =
     "-bottom: .5rem; }\n"
     "ul.names { columns: 24rem; margin: .3rem 0; padding-left: 1.1rem; }\n"
     "footer { margin-top: 2.5rem; }\n"
+    "@media (max-width: 60rem) {\n"
+    "  .plots { grid-template-columns: 1fr; }\n"
+    "  td.name { white-space: normal; min-width: 11rem; }\n"
+    "}\n"
     "@media print {\n"
     "  :root {\n"
     "    color-scheme: light; --page: #fff; --panel: #fff; --ink: #000; --muted: #444"
@@ -141,7 +144,7 @@ const char qn_html_report_css[] =
     "  h2 { break-after: avoid; }\n"
     "}\n";
 const char qn_html_report_css_hash[] =
-    "sha256-X06N4vGqLi+Ip7/gOZYvj43SYhUL3FNRvz1xLgPwVm8=";
+    "sha256-qeOfrDwj/Q2vlOB+x3hxfksiWbaFRtrkjNZZNJz/Wp4=";
 
 const char qn_html_report_js[] =
     "// The report page is whole without this script; it adds the choice of language "

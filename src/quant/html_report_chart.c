@@ -1,5 +1,5 @@
 // The page's plots as SVG text. No words stand in them, only names and numbers, so they need no
-// translation; colours are classes. Everything is laid out in a box of 640 by 260 units.
+// translation; colours are classes. A unit is about a pixel where the plot is shown.
 #include <math.h>
 #include <stdlib.h>
 
@@ -7,12 +7,13 @@
 #include "base/str.h"
 #include "quant/html_report_parts.h"
 
-static const double WIDTH = 640, HEIGHT = 260, LEFT = 66, RIGHT = 14, TOP = 12, BOTTOM = 30;
+static const double LEFT = 56, RIGHT = 14, TOP = 12, BOTTOM = 30;
 enum { MOST_TICKS = 9, MANY = 120 };
 
 // ---- the vertical axis ----
 
 typedef struct axis {
+    double width, height; // of the whole plot
     bool log, zero; // zero: a log axis with an extra lowest line, which stands for 0
     double low, high, step; // of the values, or of their logarithms
 } axis;
@@ -40,7 +41,7 @@ static double nice_step(double range) {
 }
 
 static axis choose_axis(const qn_chart *c) {
-    axis a = {0};
+    axis a = {.width = 600, .height = 260};
     double positive, low, high;
     range_of(c, &positive, &low, &high, &a.zero);
     if (!(high > 0) || low < 0) { // nothing to see, or everything zero
@@ -65,12 +66,21 @@ static axis choose_axis(const qn_chart *c) {
 
 static double y_of(const axis *a, double y) {
     double v = a->log ? (y > 0 ? log10(y) : a->low) : y;
-    return HEIGHT - BOTTOM - (v - a->low) / (a->high - a->low) * (HEIGHT - TOP - BOTTOM);
+    return a->height - BOTTOM - (v - a->low) / (a->high - a->low) * (a->height - TOP - BOTTOM);
 }
 
-static double x_of(const qn_chart *c, size_t i) {
+static double x_of(const axis *a, const qn_chart *c, size_t i) {
     double at = c->n > 1 ? (double)i / (double)(c->n - 1) : 0.5;
-    return LEFT + 8 + at * (WIDTH - LEFT - RIGHT - 16);
+    return LEFT + 8 + at * (a->width - LEFT - RIGHT - 16);
+}
+
+static void add_tick(qn_buf *b, double v) {
+    if (fabs(v) >= 1e6 && fabs(v) < 1e9)
+        qn_buf_addf(b, "%.4gM", v / 1e6);
+    else if (fabs(v) >= 1e4 && fabs(v) < 1e6)
+        qn_buf_addf(b, "%.4gk", v / 1e3);
+    else
+        qn_buf_addf(b, "%.4g", v);
 }
 
 static void draw_axis(qn_buf *b, const axis *a) {
@@ -80,23 +90,23 @@ static void draw_axis(qn_buf *b, const axis *a) {
         double y = y_of(a, a->log ? pow(10, v) : v);
         qn_buf_addf(b, "<line class=\"grid\" x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"/>"
                     "<text class=\"tick\" text-anchor=\"end\" x=\"%.0f\" y=\"%.1f\">", LEFT,
-                    WIDTH - RIGHT, y, y, LEFT - 8, y + 4);
+                    a->width - RIGHT, y, y, LEFT - 8, y + 4);
         if (a->log && a->zero && i == 0)
             qn_buf_addc(b, '0');
         else if (a->log && fabs(v) > 3.5)
             qn_buf_addf(b, "1e%.0f", v);
         else
-            qn_buf_addf(b, "%.4g", a->log ? pow(10, v) : v);
+            add_tick(b, a->log ? pow(10, v) : v);
         qn_buf_adds(b, "</text>");
     }
 }
 
-static void draw_names(qn_buf *b, const qn_chart *c) {
+static void draw_names(qn_buf *b, const axis *a, const qn_chart *c) {
     size_t every = (c->n + MOST_TICKS - 1) / MOST_TICKS;
     for (size_t i = 0; i < c->n; i += every ? every : 1) {
         if (c->n - 1 - i < every && i + 1 != c->n && every > 1) i = c->n - 1; // the last is named
         qn_buf_addf(b, "<text class=\"tick\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.0f\">",
-                    x_of(c, i), HEIGHT - 9);
+                    x_of(a, c, i), a->height - 9);
         if (c->ticks)
             qn_html_text(b, c->names[i]);
         else
@@ -115,7 +125,7 @@ static void draw_line(qn_buf *b, const qn_chart *c, const axis *a, int s) {
     for (size_t i = 0; i < c->n; i++) {
         double y = c->y[s][i];
         if (isfinite(y))
-            qn_buf_addf(b, "%c%.1f %.1f", open ? 'L' : 'M', x_of(c, i), y_of(a, y));
+            qn_buf_addf(b, "%c%.1f %.1f", open ? 'L' : 'M', x_of(a, c, i), y_of(a, y));
         open = isfinite(y);
     }
     qn_buf_adds(b, "\"/>");
@@ -126,7 +136,7 @@ static void draw_title(qn_buf *b, const qn_chart *c, size_t i) {
     qn_html_text(b, c->names[i]);
     for (int s = 0; s < 2 && c->y[s]; s++) {
         qn_buf_adds(b, s ? ", B " : c->y[1] ? ": A " : ": ");
-        qn_html_number(b, c->y[s][i]);
+        qn_buf_addf(b, "%.4g", c->y[s][i]);
     }
     qn_buf_adds(b, "</title>");
 }
@@ -136,7 +146,7 @@ static void draw_points(qn_buf *b, const qn_chart *c, const axis *a, int s) {
     double r = c->n > MANY ? 2 : 3.2;
     for (size_t i = 0; i < c->n; i++) {
         if (!isfinite(c->y[s][i])) continue;
-        double x = x_of(c, i), y = y_of(a, c->y[s][i]);
+        double x = x_of(a, c, i), y = y_of(a, c->y[s][i]);
         if (s == 0)
             qn_buf_addf(b, "<circle class=\"dot a\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\">", x, y, r);
         else
@@ -147,25 +157,25 @@ static void draw_points(qn_buf *b, const qn_chart *c, const axis *a, int s) {
     }
 }
 
-static void open_svg(qn_buf *b, const char *caption_id) {
-    qn_buf_addf(b, "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-labelledby=\"%s\">", WIDTH,
-                HEIGHT, caption_id);
+static void open_svg(qn_buf *b, const axis *a, const char *caption_id) {
+    qn_buf_addf(b, "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-labelledby=\"%s\">", a->width,
+                a->height, caption_id);
 }
 
-static void draw_floor(qn_buf *b) {
+static void draw_floor(qn_buf *b, const axis *a) {
     qn_buf_addf(b, "<line class=\"axis\" x1=\"%.0f\" x2=\"%.0f\" y1=\"%.0f\" y2=\"%.0f\"/>", LEFT,
-                WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM);
+                a->width - RIGHT, a->height - BOTTOM, a->height - BOTTOM);
 }
 
 void qn_html_chart(qn_buf *b, const qn_chart *c) {
     axis a = choose_axis(c);
-    open_svg(b, c->caption_id);
+    open_svg(b, &a, c->caption_id);
     draw_axis(b, &a);
-    draw_floor(b);
-    draw_names(b, c);
+    draw_floor(b, &a);
+    draw_names(b, &a, c);
     if (c->mark < c->n)
         qn_buf_addf(b, "<line class=\"mark\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.0f\" y2=\"%.0f\"/>",
-                    x_of(c, c->mark), x_of(c, c->mark), TOP, HEIGHT - BOTTOM);
+                    x_of(&a, c, c->mark), x_of(&a, c, c->mark), TOP, a.height - BOTTOM);
     for (int s = 1; s >= 0; s--) // A over B
         if (c->y[s] && !c->scatter) draw_line(b, c, &a, s);
     for (int s = 1; s >= 0; s--)
@@ -179,12 +189,12 @@ static double count_at(const json_t *list, size_t i) {
     return (double)json_integer_value(json_array_get(list, i));
 }
 
-static void draw_steps(qn_buf *b, const json_t *list, double top, int s) {
+static void draw_steps(qn_buf *b, const json_t *list, const axis *a, int s) {
     size_t n = json_array_size(list);
-    double width = (WIDTH - LEFT - RIGHT) / (double)n, bottom = HEIGHT - BOTTOM;
+    double width = (a->width - LEFT - RIGHT) / (double)n, bottom = a->height - BOTTOM;
     qn_buf_addf(b, "<path class=\"area %s\" d=\"M%.1f %.1f", side_class[s], LEFT, bottom);
     for (size_t i = 0; i < n; i++)
-        qn_buf_addf(b, "V%.1fH%.1f", bottom - count_at(list, i) / top * (bottom - TOP),
+        qn_buf_addf(b, "V%.1fH%.1f", y_of(a, count_at(list, i)),
                     LEFT + (double)(i + 1) * width);
     qn_buf_addf(b, "V%.1f\"/>", bottom);
 }
@@ -196,17 +206,19 @@ void qn_html_histogram(qn_buf *b, const json_t *histogram, const char *caption_i
     for (int s = 0; s < 2; s++)
         for (size_t i = 0; i < json_array_size(side[s]); i++)
             top = fmax(top, count_at(side[s], i));
-    axis a = {.high = top, .step = nice_step(top)};
-    open_svg(b, caption_id);
+    axis a = {.width = 400, .height = 210, .high = top, .step = nice_step(top)};
+    open_svg(b, &a, caption_id);
     draw_axis(b, &a);
-    for (int s = 1; s >= 0; s--) draw_steps(b, side[s], top, s);
-    draw_floor(b);
-    for (int i = 0; i <= 4; i++) {
-        double at = i / 4.0, value = low + at * (high - low);
-        if (fabs(value) < (high - low) * 1e-9) value = 0;
-        qn_buf_addf(b, "<text class=\"tick\" text-anchor=\"%s\" x=\"%.1f\" y=\"%.0f\">%.3g</text>",
-                    i == 4 ? "end" : "middle", LEFT + at * (WIDTH - LEFT - RIGHT), HEIGHT - 9,
-                    value);
+    for (int s = 1; s >= 0; s--) draw_steps(b, side[s], &a, s);
+    draw_floor(b, &a);
+    double step = nice_step(0.7 * (high - low)), first = ceil(low / step);
+    for (int i = 0; i < 12 && (first + i) * step <= high; i++) {
+        double value = (first + i) * step;
+        double x = LEFT + (value - low) / (high - low) * (a.width - LEFT - RIGHT);
+        qn_buf_addf(b, "<text class=\"tick\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.0f\">", x,
+                    a.height - 9);
+        add_tick(b, value == 0 ? 0 : value); // no "-0"
+        qn_buf_adds(b, "</text>");
     }
     qn_buf_adds(b, "</svg>");
 }

@@ -12,8 +12,6 @@ extern const char qn_html_report_js[], qn_html_report_js_hash[];
 
 // Foreign text: & < > " ' become entities, so it ends neither an element nor an attribute.
 void qn_html_text(qn_buf *b, const char *s);
-// A figure for people: eight decimals close to one, else four digits.
-void qn_html_number(qn_buf *b, double x);
 
 #define QN_NO_MARK ((size_t)-1)
 
