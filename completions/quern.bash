@@ -2,7 +2,7 @@
 _quern() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
     local command= options= choices= i
-    local commands="cpu where inspect tokenize template run chat dump bench check convert repair pad help"
+    local commands="cpu where inspect tokenize template run chat dump bench check compare eval convert repair pad help"
     for ((i = 1; i < COMP_CWORD; i++)); do
         case " $commands " in *" ${COMP_WORDS[i]} "*) command=${COMP_WORDS[i]}; break ;; esac
     done
@@ -12,10 +12,11 @@ _quern() {
         --precision) choices="exact fast" ;;
         --weights) choices="stored f32 bf16 q8 q4" ;;
         --load-format) choices="auto dummy" ;;
+        --reference) choices="MODEL DUMP" ;;
         --dtype) choices="f32 bf16 f16" ;;
         --layout) choices="tail interleave" ;;
-        --file|-f|--tools|--template|--image|--output|-o) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-        --threads|--set|--prompt|-p|--tokens|--temperature|--top-p|--top-k|--min-p|--repetition-penalty|--presence-penalty|--frequency-penalty|--seed|--stop|--max-tokens|-n|--max-num-batched-tokens|--max-num-seqs|--max-model-len|--kv-cache-memory-bytes|--speculative-config|--system|--generate|-n|--batch|-b|--context|--repeat|--against|--group-size|--shard-size|--reference|--tp) return ;;
+        --file|-f|--tools|--template|--image|--output|-o|--html|--text) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+        --threads|--set|--prompt|-p|--tokens|--temperature|--top-p|--top-k|--min-p|--repetition-penalty|--presence-penalty|--frequency-penalty|--seed|--stop|--max-tokens|-n|--max-num-batched-tokens|--max-num-seqs|--max-model-len|--kv-cache-memory-bytes|--speculative-config|--system|--generate|-n|--batch|-b|--context|--repeat|--against|--group-size|--cosine|--max-abs|--top1|--stride|--shard-size|--tp) return ;;
     esac
     if [[ -n $choices ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$cur")
@@ -32,6 +33,8 @@ _quern() {
         dump) options="--prompt -p --file -f --tokens --output -o --hidden --mtp --image --threads --precision --weights --max-num-batched-tokens --max-num-seqs --max-model-len --kv-cache-memory-bytes --speculative-config --json --quiet -q --help -h" ;;
         bench) options="--prompt -p --generate -n --batch -b --context --repeat --load-format --threads --precision --weights --max-num-batched-tokens --max-num-seqs --max-model-len --kv-cache-memory-bytes --speculative-config --json --quiet -q --help -h" ;;
         check) options="--against --forward --tensors --group-size --threads --json --quiet -q --help -h" ;;
+        compare) options="--html --cosine --max-abs --top1 --threads --json --quiet -q --help -h" ;;
+        eval) options="--text --context --stride --tail --reference --threads --precision --weights --max-num-batched-tokens --max-num-seqs --max-model-len --kv-cache-memory-bytes --speculative-config --json --quiet -q --help -h" ;;
         convert) options="--dtype --shard-size --saturate --keep-extra --overwrite --threads --json --quiet -q --help -h" ;;
         repair) options="--group-size --reference --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
         pad) options="--tp --group-size --layout --shard-size --overwrite --threads --json --quiet -q --help -h" ;;

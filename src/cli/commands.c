@@ -8,7 +8,8 @@
 
 extern const qn_command qn_cmd_cpu, qn_cmd_where, qn_cmd_inspect, qn_cmd_tokenize, qn_cmd_template;
 extern const qn_command qn_cmd_run, qn_cmd_chat, qn_cmd_dump, qn_cmd_bench, qn_cmd_help;
-extern const qn_command qn_cmd_check, qn_cmd_compare, qn_cmd_convert, qn_cmd_repair, qn_cmd_pad;
+extern const qn_command qn_cmd_check, qn_cmd_compare, qn_cmd_eval;
+extern const qn_command qn_cmd_convert, qn_cmd_repair, qn_cmd_pad;
 
 const qn_command *const qn_commands[] = {
     // Look
@@ -25,6 +26,7 @@ const qn_command *const qn_commands[] = {
     // Trust
     &qn_cmd_check,
     &qn_cmd_compare,
+    &qn_cmd_eval,
     // Change
     &qn_cmd_convert,
     &qn_cmd_repair,
@@ -35,7 +37,7 @@ const qn_command *const qn_commands[] = {
 };
 
 // Promised, and refused until they are built.
-static const char *const later[] = {"batch", "serve", "quantize", "eval"};
+static const char *const later[] = {"batch", "serve", "quantize"};
 
 const qn_command *qn_command_find(const char *name) {
     for (const qn_command *const *c = qn_commands; *c; c++)

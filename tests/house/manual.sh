@@ -28,7 +28,7 @@ awk '{print $1, $2}' "$work/options" | sort -u | while read -r command option; d
 done > "$work/missing"
 [ ! -s "$work/missing" ] || { cat "$work/missing"; bad=1; }
 # What a tagged paragraph (.TP, .TQ) is about has to exist.
-awk 'tag && match($0, /--[a-z-]+/) { print substr($0, RSTART, RLENGTH) } { tag = /^\.T[PQ]/ }' \
+awk 'tag && match($0, /--[a-z0-9-]+/) { print substr($0, RSTART, RLENGTH) } { tag = /^\.T[PQ]/ }' \
     "$work/page" | sort -u | while read -r option; do
     awk '{print $2}' "$work/options" | grep -qx -e "$option" || [ "$option" = --version ] ||
         echo "man/quern.1: $option is no option"
