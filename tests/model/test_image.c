@@ -21,7 +21,7 @@
 static qn_image_config config_of(const char *folder) {
     char path[256];
     qn_err err = {0};
-    qn_image_config c;
+    qn_image_config c = {0};
     snprintf(path, sizeof path, "%s/preprocessor_config.json", folder);
     json_t *j = qn_json_load(path, 1 << 20, &err);
     assert_true(j && qn_image_config_read(j, path, &c, &err));
@@ -32,7 +32,7 @@ static qn_image_config config_of(const char *folder) {
 static qn_pixels load(const char *path) {
     qn_buf b = {0};
     qn_err err = {0};
-    qn_pixels p;
+    qn_pixels p = {0};
     if (!qn_file_read(path, 1 << 24, &b, &err) || !qn_image_decode(b.data, b.n, &p, &err))
         fail_msg("%s", err.text);
     qn_buf_done(&b);
