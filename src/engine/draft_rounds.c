@@ -202,10 +202,10 @@ bool qn_draft_step(qn_engine *e, double step_started, qn_err *err) {
     int depth = decoding ? qn_speculator_depth(&e->speculator, decoding) : 0;
     if (e->speculator.asleep)
         for (size_t i = 0; i < e->running.n; i++) stop_drafting(e->running.items[i]);
-    double started = qn_now();
+    double started = e->now();
     if (!fill_pairs(e, depth, &n, err)) return false;
-    if (!e->pure_decode && n) qn_speculator_saw_fill(&e->speculator, qn_now() - started);
+    if (!e->pure_decode && n) qn_speculator_saw_fill(&e->speculator, e->now() - started);
     if (!make_drafts(e, depth, n, err)) return false;
-    if (e->speculator.most) learn(e, qn_now() - step_started);
+    if (e->speculator.most) learn(e, e->now() - step_started);
     return true;
 }

@@ -51,6 +51,7 @@ qn_engine *qn_engine_new(const qn_model *m, const qn_engine_options *o, qn_err *
     qn_engine *e = QN_NEW(qn_engine);
     e->model = m;
     e->info = qn_model_get_info(m);
+    e->now = qn_now;
     if (!make_parts(e, o ? o : &defaults, err)) {
         qn_engine_free(e);
         return NULL;
@@ -116,14 +117,14 @@ static void count_time(qn_engine *e, double seconds) {
 }
 
 static bool run_batch(qn_engine *e, qn_err *err) {
-    double started = qn_now();
+    double started = e->now();
     qn_batch_build(e);
     qn_step step = {e->segments, e->n_batch, e->blocks.arena};
     if (!qn_model_forward(e->model, e->work, &step, err)) return false;
     qn_sample_step(e);
     qn_settle_step(e);
     if (!qn_draft_step(e, started, err)) return false;
-    count_time(e, qn_now() - started);
+    count_time(e, e->now() - started);
     qn_publish_step(e);
     return true;
 }
@@ -146,4 +147,5 @@ void qn_engine_get_stats(const qn_engine *e, qn_engine_stats *s) {
     s->kv_bytes = e->blocks.arena_bytes;
     s->state_bytes = e->states.n_slots * e->states.bytes;
     s->max_model_len = e->limits.model_len;
+    s->draft_saved_seconds = e->speculator.saved;
 }

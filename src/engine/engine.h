@@ -107,6 +107,7 @@ struct qn_engine {
     qn_embed_span *spans; // cut to this step's segments
     size_t n_spans, cap_spans;
     bool pure_decode; // nothing in this step is prefill
+    double (*now)(void); // seconds: qn_now, or a test's own clock
     qn_engine_stats stats;
 };
 

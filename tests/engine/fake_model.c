@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -41,7 +40,8 @@ qn_model *fake_model_new(const fake_config *c) {
     m->info = (qn_model_info){.family = "fake", .vocab_size = FAKE_ROWS, .n_layers = 1,
                               .hidden_size = FAKE_HIDDEN, .context_length = (int)c->context,
                               .has_mtp = c->mtp, .has_vision = c->vision, .n_eos = 1,
-                              .eos = {FAKE_EOS}, .image_token = c->vision ? FAKE_IMAGE : -1};
+                              .eos = {FAKE_EOS}, .image_token = c->vision ? FAKE_IMAGE : -1,
+                              .video_token = -1};
     fake_counted = (fake_counters){0};
     return m;
 }
@@ -80,14 +80,11 @@ static uint64_t mix(uint64_t z) {
     return z ^ z >> 31;
 }
 
-static void spend(unsigned us) {
-    struct timespec a, b;
-    clock_gettime(CLOCK_MONOTONIC, &a);
-    while (us) {
-        clock_gettime(CLOCK_MONOTONIC, &b);
-        if ((b.tv_sec - a.tv_sec) * 1000000 + (b.tv_nsec - a.tv_nsec) / 1000 >= us) return;
-    }
-}
+static double fake_clock;
+
+double fake_now(void) { return fake_clock; }
+
+static void spend(unsigned us) { fake_clock += 1e-6 * us; }
 
 static uint64_t *slot(const qn_model *m, uint8_t *arena, const uint32_t *blocks, size_t p) {
     size_t b = m->c.block_tokens;
@@ -252,6 +249,7 @@ bool qn_work_fault(const qn_work *w, size_t segment, qn_err *err) {
 bool qn_model_encode_image(const qn_model *m, qn_compute *c, const qn_image *image, int grid[3],
                            float **rows, size_t *n_rows, float **pixels, qn_err *err) {
     (void)m, (void)c, (void)err, (void)pixels;
+    assert(image->bytes <= *n_rows);
     *n_rows = image->bytes;
     grid[0] = 1, grid[1] = 2, grid[2] = 2 * (int)image->bytes;
     *rows = QN_NEW_ARRAY(float, *n_rows * FAKE_HIDDEN);

@@ -24,6 +24,7 @@ extern fake_counters fake_counted;
 
 qn_model *fake_model_new(const fake_config *c);
 void fake_model_free(qn_model *m);
+double fake_now(void); // seconds of made-up cost so far: a clock that no load disturbs
 const char *fake_text(int32_t id); // what a token says, "" for specials
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "base/rng.h"
 #include "engine/collect.h"
+#include "engine/engine.h"
 #include "engine/fake_model.h"
 
 enum { PROMPT = 90, OUTPUT = 120, MANY = 5 };
@@ -185,6 +186,7 @@ static void drafted_by(const fake_config *c, const char *config, size_t n, qn_en
     int32_t tokens[4] = {1, 2, 3, 4};
     qn_model *m = fake_model_new(c);
     qn_engine *e = engine_for(m, &(qn_engine_options){.speculative_config = config});
+    e->now = fake_now;
     reply_submit(&r, e, greedy(tokens, 4, n));
     run_all(e);
     reply_done(&r);
