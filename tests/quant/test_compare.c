@@ -1,0 +1,565 @@
+// compare: figures against closed forms on small dumps written here, every way in which two dumps
+// may differ, .npy files byte by byte, and checkpoints whose distance is known.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/f16.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "quant/compare.h"
+#include "store/shard_writer.h"
+#include "support/scratch.h"
+
+#define DATA "tests/data/quantized/"
+enum { T = 6, V = 40, H = 8 };
+
+// ---- dumps made here ----
+
+typedef struct tensor {
+    const char *name;
+    qn_dtype dtype;
+    size_t shape[3];
+    int n_dims;
+    const float *x; // converted; tokens: taken as integers
+} tensor;
+
+static size_t count(const tensor *t) {
+    size_t n = 1;
+    for (int i = 0; i < t->n_dims; i++) n *= t->shape[i];
+    return n;
+}
+
+static void put(uint8_t *out, qn_dtype dtype, float x) {
+    uint16_t half = dtype == QN_DT_BF16 ? qn_f32_to_bf16(x) : qn_f32_to_f16(x);
+    int32_t narrow = (int32_t)x;
+    int64_t wide = (int64_t)x;
+    double real = (double)x;
+    const void *from = dtype == QN_DT_F32   ? (const void *)&x
+                       : dtype == QN_DT_F64 ? (const void *)&real
+                       : dtype == QN_DT_I32 ? (const void *)&narrow
+                       : dtype == QN_DT_I64 ? (const void *)&wide
+                                            : (const void *)&half;
+    memcpy(out, from, qn_dtype_bytes(dtype));
+}
+
+static char *write_dump(const char *name, const tensor *list, size_t n) {
+    char *path = scratch_path(name);
+    qn_err err = {0};
+    qn_shards *s = qn_shards_new_file(path, NULL, &err);
+    assert_non_null(s);
+    for (size_t i = 0; i < n; i++)
+        assert_true(qn_shards_declare(s, list[i].name, list[i].dtype, list[i].shape,
+                                      list[i].n_dims, &err));
+    for (size_t i = 0; i < n; i++) {
+        size_t size = qn_dtype_bytes(list[i].dtype), k = count(&list[i]);
+        uint8_t *bytes = malloc(k * size);
+        for (size_t j = 0; j < k; j++) put(bytes + j * size, list[i].dtype, list[i].x[j]);
+        assert_true(qn_shards_add(s, bytes, k * size, &err));
+        free(bytes);
+    }
+    if (!qn_shards_finish(s, &err)) fail_msg("%s", err.text);
+    qn_shards_free(s);
+    return path;
+}
+
+// Values that every dtype holds exactly.
+static float ids[T], logits[T * V], hidden[3][T * H];
+
+static int setup(void **state) {
+    (void)state;
+    for (int i = 0; i < T; i++) ids[i] = (float)(i * 3 + 1);
+    for (int i = 0; i < T * V; i++) logits[i] = (float)(i * 37 % 64 - 32) / 8;
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < T * H; i++) hidden[k][i] = (float)((i * 11 + k * 5) % 32 - 16) / 4;
+    return 0;
+}
+
+static char *usual_dump(const char *name, qn_dtype dtype, const float *l, const float *h1) {
+    const tensor list[] = {{"tokens", QN_DT_I32, {T}, 1, ids},
+                           {"logits", dtype, {T, V}, 2, l},
+                           {"hidden.final", dtype, {T, H}, 2, hidden[2]},
+                           {"hidden.1", dtype, {T, H}, 2, h1},
+                           {"hidden.0", dtype, {T, H}, 2, hidden[0]}};
+    return write_dump(name, list, 5);
+}
+
+static json_t *compare_with(const char *a, const char *b, qn_compare_options o) {
+    json_t *report = NULL;
+    qn_err err = {0};
+    o.n_threads = o.n_threads ? o.n_threads : 2;
+    if (!qn_compare(a, b, &o, &report, &err)) fail_msg("%s", err.text);
+    return report;
+}
+
+static const qn_compare_options usual = {.cosine = 0.99, .max_abs = 0.001, .top1 = 1};
+
+static json_t *compare(const char *a, const char *b) { return compare_with(a, b, usual); }
+
+static void refused(const char *a, const char *b, qn_code code, const char *text) {
+    json_t *report = NULL;
+    qn_err err = {0};
+    assert_false(qn_compare(a, b, &usual, &report, &err));
+    assert_null(report);
+    if (!strstr(err.text, text)) fail_msg("\"%s\" does not say \"%s\"", err.text, text);
+    assert_int_equal(err.code, code);
+}
+
+static const json_t *at(const json_t *o, const char *key) { return json_object_get(o, key); }
+
+static double number(const json_t *r, const char *section, const char *key) {
+    const json_t *v = at(section ? at(r, section) : r, key);
+    if (!json_is_number(v)) fail_msg("%s is no number", key);
+    return json_number_value(v);
+}
+
+static void is_verdict(const json_t *r, const char *verdict) {
+    if (strcmp(json_string_value(at(r, "verdict")), verdict) != 0) {
+        char *text = qn_json_text(at(r, "reasons"), false);
+        fail_msg("the verdict is not %s: %s", verdict, text);
+    }
+    assert_int_equal(json_array_size(at(r, "reasons")) == 0, strcmp(verdict, "ok") == 0);
+}
+
+static void has_reason(const json_t *r, const char *text) {
+    size_t i;
+    json_t *v;
+    json_array_foreach(at(r, "reasons"), i, v) if (strstr(json_string_value(v), text)) return;
+    char *all = qn_json_text(at(r, "reasons"), false);
+    fail_msg("no reason says \"%s\": %s", text, all);
+}
+
+static void near(double x, double y, double tolerance) {
+    if (!(fabs(x - y) <= tolerance)) fail_msg("%.17g is not %.17g", x, y);
+}
+
+// ---- dumps ----
+
+static void equal_in_every_dtype(void **state) {
+    (void)state;
+    static const qn_dtype dtypes[] = {QN_DT_F32, QN_DT_F16, QN_DT_BF16, QN_DT_F64};
+    char *a = usual_dump("a.safetensors", QN_DT_F32, logits, hidden[1]);
+    for (int i = 0; i < 4; i++) {
+        char *b = usual_dump("b.safetensors", dtypes[i], logits, hidden[1]);
+        json_t *r = compare(a, b);
+        is_verdict(r, "ok");
+        assert_true(json_is_true(at(r, "identical")));
+        assert_true(json_is_null(at(r, "first_position")));
+        assert_true(json_is_null(at(r, "first_layer")));
+        near(number(r, "overall", "cosine"), 1, 0);
+        near(number(r, "overall", "kl"), 0, 0);
+        assert_int_equal(json_array_size(at(r, "positions")), T);
+        assert_int_equal(json_array_size(at(r, "layers")), 3);
+        const char *last = json_string_value(at(json_array_get(at(r, "layers"), 2), "name"));
+        assert_string_equal(last, "hidden.final"); // in order of depth, not of the file
+        json_decref(r);
+        scratch_remove(b);
+    }
+    scratch_remove(a);
+}
+
+// Two positions over two tokens, computed by hand.
+static void figures_are_those_of_the_formulas(void **state) {
+    (void)state;
+    const float x[4] = {1, 2, 3, 0}, y[4] = {1, 2, 0, 4}, two[2] = {5, 6};
+    const tensor a[] = {{"tokens", QN_DT_I64, {2}, 1, two}, {"logits", QN_DT_F32, {2, 2}, 2, x}};
+    const tensor b[] = {{"tokens", QN_DT_I32, {2}, 1, two}, {"logits", QN_DT_F32, {2, 2}, 2, y}};
+    char *pa = write_dump("a.safetensors", a, 2), *pb = write_dump("b.safetensors", b, 2);
+    json_t *r = compare(pa, pb);
+    is_verdict(r, "different");
+    near(number(r, "overall", "cosine"), 5 / sqrt(14.0 * 21), 1e-12);
+    near(number(r, "overall", "mse"), (9 + 16) / 4.0, 1e-12);
+    near(number(r, "overall", "max_abs_error"), 4, 0);
+    near(number(r, "overall", "max_rel_error"), 1, 1e-12); // 0 against 4; 3 against 0 has none
+    double q0 = 1 / (1 + exp(-3.0)), p0 = 1 / (1 + exp(4.0)); // A (q) has 3, 0; B (p) 0, 4
+    double kl = p0 * log(p0 / q0) + (1 - p0) * log((1 - p0) / (1 - q0));
+    near(number(r, "overall", "kl"), kl / 2, 1e-12);
+    near(number(r, "overall", "top1"), 0.5, 0);
+    near(number(r, "overall", "top5"), 1, 0);
+    near(number(r, NULL, "first_position"), 1, 0);
+    near(number(r, NULL, "first_position_beyond"), 1, 0);
+    has_reason(r, "cosine 0.2916");
+    has_reason(r, "max abs error 4");
+    has_reason(r, "top-1 agreement 0.5");
+    json_decref(r);
+    scratch_remove(pa);
+    scratch_remove(pb);
+}
+
+static void thresholds_decide(void **state) {
+    (void)state;
+    float moved[T * V];
+    memcpy(moved, logits, sizeof moved);
+    moved[3 * V + 7] += 0.0625f;
+    char *a = usual_dump("a.safetensors", QN_DT_F32, moved, hidden[1]);
+    char *b = usual_dump("b.safetensors", QN_DT_F32, logits, hidden[1]);
+    json_t *r = compare(a, b);
+    is_verdict(r, "different");
+    near(number(r, NULL, "first_position"), 3, 0);
+    json_decref(r);
+    qn_compare_options o = usual;
+    o.max_abs = 0.0625;
+    r = compare_with(a, b, o);
+    is_verdict(r, "ok");
+    assert_false(json_is_true(at(r, "identical")));
+    near(number(r, NULL, "first_position"), 3, 0); // differs, though within the thresholds
+    assert_true(json_is_null(at(r, "first_position_beyond")));
+    json_decref(r);
+    scratch_remove(a);
+    scratch_remove(b);
+}
+
+static void the_first_layer_that_parts(void **state) {
+    (void)state;
+    float turned[T * H];
+    for (int i = 0; i < T * H; i++) turned[i] = i % 2 ? -hidden[1][i] : hidden[1][i];
+    char *a = usual_dump("a.safetensors", QN_DT_F32, logits, turned);
+    char *b = usual_dump("b.safetensors", QN_DT_F32, logits, hidden[1]);
+    json_t *r = compare(a, b);
+    is_verdict(r, "different");
+    assert_string_equal(json_string_value(at(r, "first_layer")), "hidden.1");
+    has_reason(r, "hidden.1 is where the two part");
+    const json_t *layer = json_array_get(at(r, "layers"), 1);
+    near(number(layer, NULL, "norm_a"), number(layer, NULL, "norm_b"), 1e-12);
+    json_decref(r);
+    scratch_remove(a);
+    scratch_remove(b);
+}
+
+static void the_last_position_alone(void **state) {
+    (void)state;
+    const float *last = logits + (T - 1) * V;
+    const tensor flat[] = {{"tokens", QN_DT_I32, {T}, 1, ids}, {"logits", QN_DT_F32, {V}, 1, last}};
+    const tensor batch[] = {{"tokens", QN_DT_I64, {1, T}, 2, ids},
+                            {"logits", QN_DT_BF16, {1, 1, V}, 3, last},
+                            {"hidden.1", QN_DT_F32, {1, H}, 2, hidden[1] + (T - 1) * H}};
+    char *whole = usual_dump("a.safetensors", QN_DT_F32, logits, hidden[1]);
+    char *one = write_dump("b.safetensors", flat, 2), *two = write_dump("c.safetensors", batch, 3);
+    const char *pairs[][2] = {{whole, one}, {two, whole}, {one, two}};
+    for (int i = 0; i < 3; i++) {
+        json_t *r = compare(pairs[i][0], pairs[i][1]);
+        is_verdict(r, "ok");
+        assert_int_equal(json_array_size(at(r, "positions")), 1);
+        near(number(json_array_get(at(r, "positions"), 0), NULL, "position"), i < 2 ? T - 1 : 0, 0);
+        json_decref(r);
+    }
+    scratch_remove(whole);
+    scratch_remove(one);
+    scratch_remove(two);
+}
+
+static void vocabulary_padding(void **state) {
+    (void)state;
+    enum { WIDE = V + 8 };
+    float padded[T * WIDE], masked[T * V];
+    for (int i = 0; i < T; i++)
+        for (int j = 0; j < WIDE; j++)
+            padded[i * WIDE + j] = j < V ? logits[i * V + j] : 1000; // would win, were it counted
+    const tensor wide[] = {{"tokens", QN_DT_I32, {T}, 1, ids},
+                           {"logits", QN_DT_F32, {T, WIDE}, 2, padded}};
+    char *a = write_dump("a.safetensors", wide, 2);
+    char *b = usual_dump("b.safetensors", QN_DT_F32, logits, hidden[1]);
+    json_t *r = compare(a, b);
+    is_verdict(r, "ok");
+    near(number(r, "overall", "top1"), 1, 0);
+    assert_int_equal(json_array_size(at(r, "notes")), 1);
+    assert_int_equal(json_array_size(at(r, "only_in_b")), 3);
+    json_decref(r);
+    scratch_remove(a);
+    // -inf for what no token is: fine where both say so.
+    memcpy(masked, logits, sizeof masked);
+    for (int i = 0; i < T; i++) masked[i * V + V - 1] = -INFINITY;
+    a = usual_dump("a.safetensors", QN_DT_F32, masked, hidden[1]);
+    r = compare(a, a);
+    is_verdict(r, "ok");
+    near(number(r, "overall", "kl"), 0, 0);
+    json_decref(r);
+    r = compare(a, b);
+    is_verdict(r, "different");
+    has_reason(r, "logits of A: 6 values are not finite, first -inf at row 0, column 39");
+    json_decref(r);
+    scratch_remove(a);
+    scratch_remove(b);
+}
+
+static void nan_has_its_place_named(void **state) {
+    (void)state;
+    float bad[T * V], bad_hidden[T * H];
+    memcpy(bad, logits, sizeof bad);
+    memcpy(bad_hidden, hidden[1], sizeof bad_hidden);
+    bad[2 * V + 5] = NAN;
+    bad_hidden[4 * H + 1] = INFINITY;
+    char *a = usual_dump("a.safetensors", QN_DT_F32, bad, bad_hidden);
+    char *b = usual_dump("b.safetensors", QN_DT_F32, logits, hidden[1]);
+    json_t *r = compare(a, b);
+    is_verdict(r, "different");
+    has_reason(r, "logits of A: 1 value is not finite, first nan at row 2, column 5");
+    has_reason(r, "hidden.1 of A: 1 value is not finite, first inf at row 4, column 1");
+    assert_int_equal(json_array_size(at(r, "nonfinite")), 2);
+    assert_string_equal(json_string_value(at(r, "first_layer")), "hidden.1");
+    const json_t *position = json_array_get(at(r, "positions"), 2);
+    assert_string_equal(json_string_value(at(position, "kl")), "nan");
+    json_decref(r);
+    r = compare(a, a); // equal, but no numbers to agree on
+    is_verdict(r, "different");
+    json_decref(r);
+    scratch_remove(a);
+    scratch_remove(b);
+}
+
+static void what_cannot_be_compared(void **state) {
+    (void)state;
+    float other[T];
+    memcpy(other, ids, sizeof other);
+    other[4] = 99;
+    const tensor wrong[] = {{"tokens", QN_DT_I32, {T}, 1, other},
+                            {"logits", QN_DT_F32, {T, V}, 2, logits}};
+    const tensor few[] = {{"tokens", QN_DT_I32, {3}, 1, ids},
+                          {"logits", QN_DT_F32, {3, V}, 2, logits}};
+    const tensor loose[] = {{"logits", QN_DT_F32, {3, V}, 2, logits}};
+    const tensor float_ids[] = {{"tokens", QN_DT_F32, {T}, 1, ids},
+                                {"logits", QN_DT_F32, {T, V}, 2, logits}};
+    const tensor lean[] = {{"hidden.1", QN_DT_F32, {T, H / 2}, 2, hidden[1]}};
+    const tensor bare[] = {{"tokens", QN_DT_I32, {T}, 1, ids}};
+    char *a = usual_dump("a.safetensors", QN_DT_F32, logits, hidden[1]);
+    const struct {
+        const tensor *list;
+        size_t n;
+        const char *text;
+    } cases[] = {{wrong, 2, "tokens differ first at position 4"},
+                 {few, 2, "tokens differ: "},
+                 {loose, 1, "tensor logits: 3 positions in"},
+                 {float_ids, 2, "tensor tokens is F32, expected I32 or I64"},
+                 {lean, 1, "tensor hidden.1: 4 columns in"},
+                 {bare, 1, "no tensor in common but tokens"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *b = write_dump("b.safetensors", cases[i].list, cases[i].n);
+        refused(b, a, QN_INPUT, cases[i].text);
+        scratch_remove(b);
+    }
+    refused(a, DATA "base-bf16", QN_USAGE, "expected two dumps or two checkpoints");
+    refused(a, "no/such.safetensors", QN_NOT_FOUND, "no such file");
+    scratch_remove(a);
+    char *npz = scratch_path("x.npz");
+    assert_true(qn_file_write(npz, "PK", 2, NULL));
+    refused(npz, npz, QN_UNSUPPORTED, ".npz archives are not read");
+    scratch_remove(npz);
+    refused("x.pt", "x.pt", QN_UNSUPPORTED, "pickled files can run code");
+}
+
+// ---- .npy ----
+
+static char *write_npy(const char *name, int version, const char *header, const void *data,
+                       size_t n) {
+    char *path = scratch_path(name);
+    qn_buf b = {0};
+    size_t length = strlen(header);
+    qn_buf_adds(&b, "\x93NUMPY");
+    qn_buf_addc(&b, (char)version);
+    qn_buf_addc(&b, 0);
+    for (int i = 0; i < (version == 1 ? 2 : 4); i++)
+        qn_buf_addc(&b, (char)(length >> 8 * i & 255));
+    qn_buf_adds(&b, header);
+    if (n) qn_buf_add(&b, data, n);
+    assert_true(qn_file_write(path, b.data, b.n, NULL));
+    qn_buf_done(&b);
+    return path;
+}
+
+static void npy_is_read(void **state) {
+    (void)state;
+    static const char *const headers[] = {
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (6, 40), }     \n",
+        "{\"shape\": (1, 6, 40), \"fortran_order\": False, \"descr\": \"<f4\"}",
+        "{'shape': (6L, 40L), 'descr': '=f4', 'fortran_order': False,}\n"};
+    char *a = usual_dump("a.safetensors", QN_DT_F32, logits, hidden[1]);
+    for (int i = 0; i < 3; i++) {
+        char *b = write_npy("logits.npy", i + 1, headers[i], logits, sizeof logits);
+        json_t *r = compare(b, a);
+        is_verdict(r, "ok");
+        assert_true(json_is_true(at(r, "identical")));
+        assert_int_equal(json_array_size(at(r, "notes")), 1); // tokens could not be checked
+        json_decref(r);
+        scratch_remove(b);
+    }
+    scratch_remove(a);
+}
+
+static void npy_is_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *header, *text;
+        qn_code code;
+    } cases[] = {
+        {"{'descr': '<f4', 'fortran_order': True, 'shape': (6, 40)}", "Fortran order",
+         QN_UNSUPPORTED},
+        {"{'descr': '>f4', 'fortran_order': False, 'shape': (6, 40)}", "type is \">f4\"",
+         QN_UNSUPPORTED},
+        {"{'descr': '|O', 'fortran_order': False, 'shape': (6, 40)}", "type is \"|O\"",
+         QN_UNSUPPORTED},
+        {"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (6,)}", "malformed", QN_INPUT},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 41)}", "960 bytes of data",
+         QN_INPUT},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 99999999999)}",
+         "fits into memory", QN_INPUT},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 40)}", "non-negative", QN_INPUT},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6 40)}", "a comma", QN_INPUT},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,6,40)}",
+         "at most 8 dimensions", QN_INPUT},
+        {"{'descr': '<f4', 'shape': (6, 40)}", "descr, fortran_order and shape", QN_INPUT},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 40)", "malformed", QN_INPUT},
+        {"{'descr", "malformed", QN_INPUT},
+        {"", "malformed", QN_INPUT},
+        {"{'descr': '<f4', 'fortran_order': Maybe, 'shape': (6, 40)}", "True or False", QN_INPUT},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *a = write_npy("logits.npy", 1, cases[i].header, logits, sizeof logits);
+        refused(a, a, cases[i].code, cases[i].text);
+        scratch_remove(a);
+    }
+    char *a = scratch_path("short.npy");
+    static const char bytes[] = "\x93NUMPY\x01\x00\xff\xff{'descr'";
+    for (size_t n = 0; n < sizeof bytes; n++) {
+        assert_true(qn_file_write(a, bytes, n, NULL));
+        json_t *report = NULL;
+        qn_err err = {0};
+        assert_false(qn_compare(a, a, &usual, &report, &err));
+        assert_int_equal(err.code, QN_INPUT);
+    }
+    scratch_remove(a);
+}
+
+// ---- checkpoints ----
+
+static void equal_checkpoints_in_other_files(void **state) {
+    (void)state;
+    json_t *r = compare(DATA "gptq-int8-g128", DATA "gptq-int8-nogidx");
+    is_verdict(r, "ok");
+    assert_true(json_is_true(at(r, "identical")));
+    assert_int_equal(json_array_size(at(r, "worst")), 0);
+    json_decref(r);
+    r = compare(DATA "gptq-int4-v2", DATA "awq-gemv-g128"); // two schemes, the same weights
+    is_verdict(r, "ok");
+    assert_true(json_is_true(at(r, "identical")));
+    json_decref(r);
+}
+
+static void quantized_against_its_original(void **state) {
+    (void)state;
+    qn_compare_options o = usual;
+    json_t *r = compare(DATA "gptq-int8-g128", DATA "base-bf16");
+    is_verdict(r, "different");
+    has_reason(r, "max abs error above 0.001");
+    double far = number(r, "overall", "max_abs_error");
+    assert_true(number(r, "overall", "cosine") > 0.9999);
+    assert_true(json_is_null(at(at(r, "overall"), "kl")));
+    assert_int_equal(json_array_size(at(r, "worst")), 10);
+    json_decref(r);
+    o.max_abs = far;
+    r = compare_with(DATA "gptq-int8-g128", DATA "base-bf16", o);
+    is_verdict(r, "ok");
+    json_decref(r);
+    o.max_abs = 100;
+    r = compare_with(DATA "broken-signed-view", DATA "base-bf16", o);
+    is_verdict(r, "different");
+    has_reason(r, "14 of 24 weights have a cosine below 0.99");
+    json_decref(r);
+}
+
+static void tensors_in_one_only(void **state) {
+    (void)state;
+    qn_compare_options o = {.cosine = -1, .max_abs = 1e9, .top1 = 0};
+    json_t *r = compare_with(DATA "broken-missing-tensor", DATA "base-bf16", o);
+    is_verdict(r, "different");
+    size_t i;
+    json_t *name;
+    bool found = false;
+    json_array_foreach(at(r, "only_in_b"), i, name) found |=
+        strcmp(json_string_value(name), "model.layers.0.mlp.up_proj.weight") == 0;
+    assert_true(found);
+    json_decref(r);
+}
+
+static void shapes_and_vocabulary_rows(void **state) {
+    (void)state;
+    const tensor a[] = {{"model.embed_tokens.weight", QN_DT_BF16, {T, V}, 2, logits},
+                        {"model.norm.weight", QN_DT_F32, {T, V}, 2, logits}};
+    const tensor b[] = {{"model.embed_tokens.weight", QN_DT_F32, {T - 2, V}, 2, logits},
+                        {"model.norm.weight", QN_DT_F32, {V, T}, 2, logits}};
+    char *pa = write_dump("a.safetensors", a, 1), *pb = write_dump("b.safetensors", b, 1);
+    json_t *r = compare(pa, pb);
+    is_verdict(r, "ok");
+    assert_string_equal(json_string_value(json_array_get(at(r, "notes"), 0)),
+                        "model.embed_tokens.weight: A has 6 rows, B has 4; the first 4 are "
+                        "compared");
+    json_decref(r);
+    scratch_remove(pa);
+    scratch_remove(pb);
+    pa = write_dump("a.safetensors", a, 2), pb = write_dump("b.safetensors", b, 2);
+    r = compare(pa, pb);
+    is_verdict(r, "different");
+    has_reason(r, "model.norm.weight: [6, 40] in A, [40, 6] in B");
+    json_decref(r);
+    scratch_remove(pa);
+    scratch_remove(pb);
+}
+
+static void threads_change_nothing(void **state) {
+    (void)state;
+    qn_compare_options o = usual;
+    char *text[2];
+    o.page = true;
+    for (int i = 0; i < 2; i++) {
+        o.n_threads = i ? 5 : 1;
+        json_t *r = compare_with(DATA "gptq-int4-g128", DATA "base-bf16", o);
+        assert_int_equal(json_array_size(at(r, "histograms")), 6);
+        text[i] = qn_json_text(r, false);
+        json_decref(r);
+    }
+    assert_string_equal(text[0], text[1]);
+    qn_free(text[0]);
+    qn_free(text[1]);
+}
+
+static bool stop(void *user, const char *what, uint64_t done, uint64_t total) {
+    (void)user;
+    (void)what;
+    return done == total;
+}
+
+static void can_be_stopped(void **state) {
+    (void)state;
+    json_t *report = NULL;
+    qn_err err = {0};
+    qn_compare_options o = usual;
+    o.progress = stop;
+    assert_false(qn_compare(DATA "base-bf16", DATA "base-bf16", &o, &report, &err));
+    assert_int_equal(err.code, QN_CANCELLED);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equal_in_every_dtype),
+        cmocka_unit_test(figures_are_those_of_the_formulas),
+        cmocka_unit_test(thresholds_decide),
+        cmocka_unit_test(the_first_layer_that_parts),
+        cmocka_unit_test(the_last_position_alone),
+        cmocka_unit_test(vocabulary_padding),
+        cmocka_unit_test(nan_has_its_place_named),
+        cmocka_unit_test(what_cannot_be_compared),
+        cmocka_unit_test(npy_is_read),
+        cmocka_unit_test(npy_is_refused),
+        cmocka_unit_test(equal_checkpoints_in_other_files),
+        cmocka_unit_test(quantized_against_its_original),
+        cmocka_unit_test(tensors_in_one_only),
+        cmocka_unit_test(shapes_and_vocabulary_rows),
+        cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(can_be_stopped),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
