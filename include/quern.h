@@ -179,6 +179,7 @@ typedef struct qn_model_info {
     int n_eos;
     int32_t eos[8]; // from generation_config.json, else config.json
     int32_t image_token; // -1: none
+    int32_t video_token; // -1: none; a prompt with one is refused
 } qn_model_info;
 QN_API const qn_model_info *qn_model_get_info(const qn_model *m);
 // NULL when the checkpoint has none (families without text files still run on token ids).
@@ -278,6 +279,7 @@ typedef struct qn_engine_stats {
     size_t kv_bytes, state_bytes;
     size_t max_model_len;
     double prefill_seconds, decode_seconds;
+    double draft_saved_seconds; // by drafts, against measured steps without; below 0: lost
 } qn_engine_stats;
 QN_API void qn_engine_get_stats(const qn_engine *e, qn_engine_stats *s);
 

@@ -57,8 +57,10 @@ static void shrink(qn_pictures *p) {
     }
 }
 
-static qn_picture *encode(const qn_model *m, qn_compute *c, const qn_image *image, qn_err *err) {
+static qn_picture *encode(const qn_model *m, qn_compute *c, const qn_image *image, size_t max_rows,
+                          qn_err *err) {
     qn_picture *x = QN_NEW(qn_picture);
+    x->n_rows = max_rows;
     if (!qn_model_encode_image(m, c, image, x->grid, &x->rows, &x->n_rows, NULL, err)) {
         picture_free(x);
         return NULL;
@@ -69,7 +71,7 @@ static qn_picture *encode(const qn_model *m, qn_compute *c, const qn_image *imag
 }
 
 qn_picture *qn_pictures_get(qn_pictures *p, const qn_model *m, qn_compute *c,
-                            const qn_image *image, qn_err *err) {
+                            const qn_image *image, size_t max_rows, qn_err *err) {
     if (!image->data || !image->bytes)
         return qn_fail_null(err, QN_INPUT, "image: empty, expected pixels or an encoded file");
     if (image->width < 0 || image->height < 0)
@@ -79,7 +81,7 @@ qn_picture *qn_pictures_get(qn_pictures *p, const qn_model *m, qn_compute *c,
     if (x) {
         p->hits++;
     } else {
-        if (!(x = encode(m, c, image, err))) return NULL;
+        if (!(x = encode(m, c, image, max_rows, err))) return NULL;
         x->digest = d;
         p->bytes += x->bytes;
     }

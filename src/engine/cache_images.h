@@ -22,9 +22,10 @@ typedef struct qn_pictures {
 
 void qn_pictures_init(qn_pictures *p, const uint64_t key[2], size_t max_bytes);
 void qn_pictures_done(qn_pictures *p);
-// Finds or computes; the caller holds the result until _drop.
+// Finds or computes; the caller holds the result until _drop. A picture of more than max_rows is
+// refused.
 qn_picture *qn_pictures_get(qn_pictures *p, const qn_model *m, qn_compute *c,
-                            const qn_image *image, qn_err *err);
+                            const qn_image *image, size_t max_rows, qn_err *err);
 void qn_pictures_drop(qn_pictures *p, qn_picture *x);
 
 #endif

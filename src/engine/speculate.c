@@ -148,16 +148,20 @@ static void take_sample(qn_pace *p, double seconds) {
     p->seconds += (seconds < p->seconds ? 0.5 : 0.1) * (seconds - p->seconds);
 }
 
+static void win(qn_speculator *s, double seconds) {
+    s->balance += seconds;
+    s->saved += seconds;
+}
+
 void qn_speculator_saw_step(qn_speculator *s, size_t n_seqs, int depth, double tokens,
                             double seconds) {
     qn_pace *pace = paces(s, n_seqs);
     take_sample(&pace[depth], seconds);
     s->steps++;
     s->spent += seconds;
-    if (depth > 0 && pace[0].samples > 0)
-        s->balance += tokens * pace[0].seconds - seconds;
+    if (depth > 0 && pace[0].samples > 0) win(s, tokens * pace[0].seconds - seconds);
 }
 
-void qn_speculator_saw_fill(qn_speculator *s, double seconds) { s->balance -= seconds; }
+void qn_speculator_saw_fill(qn_speculator *s, double seconds) { win(s, -seconds); }
 
 void qn_speculator_saw_other(qn_speculator *s, double seconds) { s->spent += seconds; }

@@ -20,6 +20,7 @@ typedef struct qn_speculator {
     int tried[QN_MAX_DRAFTS];
     qn_pace pace[QN_BATCH_SIZES][QN_MAX_DRAFTS + 1];
     double balance, spent; // seconds won by drafting so far, and seconds in all
+    double saved;          // the same as balance, never forgotten
     bool asleep;
     uint64_t steps, sleep_left, sleep_length; // in admitted requests
 } qn_speculator;

@@ -61,7 +61,8 @@ void qn_request_free(qn_request *r) {
 static bool has_placeholder(const qn_engine *e, const qn_request_options *o) {
     if (!e->info->has_vision || e->info->image_token < 0) return false;
     for (size_t i = 0; i < o->n_tokens; i++)
-        if (o->tokens[i] == e->info->image_token) return true;
+        if (o->tokens[i] == e->info->image_token || o->tokens[i] == e->info->video_token)
+            return true;
     return false;
 }
 
@@ -71,7 +72,7 @@ static bool get_pictures(qn_request *r, const qn_request_options *o, qn_err *err
     r->spans = QN_NEW_ARRAY(qn_embed_span, o->n_images);
     for (; r->n_pictures < o->n_images; r->n_pictures++) {
         qn_picture *x = qn_pictures_get(&e->pictures, e->model, e->compute,
-                                        &o->images[r->n_pictures], err);
+                                        &o->images[r->n_pictures], e->limits.model_len, err);
         if (!x) return qn_err_prefix(err, "image %zu", r->n_pictures + 1);
         r->pictures[r->n_pictures] = x;
     }

@@ -105,6 +105,7 @@ static void describe(qn_model *m) {
     i->has_mtp = m->parts.draft.present;
     i->has_vision = m->vision != NULL;
     i->image_token = m->vision ? c->image_token_id : -1;
+    i->video_token = m->vision ? c->video_token_id : -1;
 }
 
 // eos of generation_config.json counts before config.json's, which often names only one.

@@ -80,8 +80,9 @@ bool qn_model_draft(const qn_model *m, qn_work *w, const qn_draft_segment *segme
                     uint8_t *arena, qn_err *err); // results through qn_work_*, as above
 
 // Images: pixels to embedding rows. grid is (t, h, w) in patches; *rows is allocated (qn_free),
-// *n_rows = t * h * w / merge^2 rows of hidden_size. pixels, when not NULL, gets the allocated
-// [patches][patch_dim] values that entered the tower.
+// *n_rows = t * h * w / merge^2 rows of hidden_size; on entry *n_rows is the most that are of use
+// (0: any), and a picture of more is refused before the tower sees it. pixels, when not NULL, gets
+// the allocated [patches][patch_dim] values that entered the tower.
 bool qn_model_encode_image(const qn_model *m, qn_compute *c, const qn_image *image, int grid[3],
                            float **rows, size_t *n_rows, float **pixels, qn_err *err);
 // Expands each image placeholder of a prompt to as many as its image has rows and gives the 3-D

@@ -28,6 +28,15 @@ static bool pixels_of(const qn_image *image, qn_pixels *p, qn_err *err) {
     return true;
 }
 
+// The tower's work grows with the square of the grid, so what cannot be used is not begun.
+static bool grid_fits(const qn_model *m, const int grid[3], size_t most, qn_err *err) {
+    int merge = qn_vision_image_config(m->vision)->merge_size;
+    size_t rows = (size_t)(grid[1] / merge) * (size_t)(grid[2] / merge);
+    return !most || rows <= most ||
+           qn_fail(err, QN_LIMIT, "image: a grid of %d x %d patches makes %zu tokens, expected at "
+                   "most %zu (the context)", grid[1], grid[2], rows, most);
+}
+
 bool qn_model_encode_image(const qn_model *m, qn_compute *c, const qn_image *image, int grid[3],
                            float **rows, size_t *n_rows, float **pixels, qn_err *err) {
     qn_pixels p = {0};
@@ -36,7 +45,8 @@ bool qn_model_encode_image(const qn_model *m, qn_compute *c, const qn_image *ima
     bool ok = pixels_of(image, &p, err) &&
               qn_image_patches(&p, qn_vision_image_config(m->vision), grid, &patches, err);
     qn_pixels_done(&p);
-    ok = ok && qn_vision_encode(m->vision, c, patches, grid, rows, n_rows, err);
+    ok = ok && grid_fits(m, grid, *n_rows, err) &&
+         qn_vision_encode(m->vision, c, patches, grid, rows, n_rows, err);
     if (ok && pixels) {
         *pixels = patches;
     } else {

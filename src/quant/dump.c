@@ -70,6 +70,7 @@ static bool encode_pictures(dump *d, const qn_model *m, qn_err *err) {
     bool ok = read_patch_dim(d, err);
     for (size_t i = 0; ok && i < d->o->n_images; i++) {
         picture *p = &d->pictures[i];
+        p->n_rows = (size_t)d->info->context_length;
         ok = qn_model_encode_image(m, c, &d->o->images[i], p->grid, &p->rows, &p->n_rows,
                                    &p->pixels, err) ||
              qn_err_prefix(err, "image %zu", i + 1);

@@ -33,11 +33,11 @@ static qn_model *load(const char *path, qn_precision precision, int threads) {
 
 static void draw_prompt(const qn_model *m, uint64_t seed, int32_t *tokens) {
     uint64_t top = (uint64_t)qn_model_get_info(m)->vocab_size;
-    int32_t image = qn_model_get_info(m)->image_token;
+    int32_t image = qn_model_get_info(m)->image_token, video = qn_model_get_info(m)->video_token;
     if (top > 3900) top = 3900; // the trained ones' added tokens lie behind
     for (uint64_t i = 0; i < PROMPT; i++) {
         tokens[i] = (int32_t)(qn_rng_u64(seed, 2, i) % top);
-        if (tokens[i] == image) tokens[i] = 1;
+        if (tokens[i] == image || tokens[i] == video) tokens[i] = 1;
     }
 }
 

@@ -134,7 +134,7 @@ static void without_a_tower(void **state) {
     const qn_image image = {.data = "x", .bytes = 1};
     int grid[3];
     float *rows;
-    size_t n;
+    size_t n = 0;
     (void)state;
     runner_open(&r, "tests/data/families/qwen3", &o, 16);
     assert_false(qn_model_encode_image(r.model, r.compute, &image, grid, &rows, &n, NULL, &err));
