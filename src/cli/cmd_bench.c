@@ -166,6 +166,16 @@ static json_t *document(const bench *b, size_t rss) {
                      "read_gb_s", number_or_null(b->read_gb_s), "rows", b->rows);
 }
 
+// Only where there were any: plain runs keep their plain document.
+static void add_drafts(const bench *b, json_t *j) {
+    qn_engine_stats s;
+    qn_engine_get_stats(b->s.engine, &s);
+    if (!s.drafted_tokens) return;
+    json_object_set_new(j, "drafted_tokens", json_integer((json_int_t)s.drafted_tokens));
+    json_object_set_new(j, "accepted_tokens", json_integer((json_int_t)s.accepted_tokens));
+    json_object_set_new(j, "draft_saved_s", qn_json_number(s.draft_saved_seconds));
+}
+
 static double real_at(const json_t *row, const char *key) {
     const json_t *x = json_object_get(row, key);
     return json_is_number(x) ? json_number_value(x) : NAN;
@@ -203,6 +213,9 @@ static void print_table(const bench *b, size_t rss) {
         else qn_table_addf(&t, "%.0f %%", 100 * limit);
     }
     qn_table_print(&t, 0);
+    char drafts[128];
+    qn_drafts_format(&b->s, drafts);
+    if (*drafts) qn_out_addf("\n%s\n", drafts);
 }
 
 static bool read_options(bench *b, qn_err *err) {
@@ -229,6 +242,7 @@ static int run(const qn_args *a, qn_err *err) {
     bool ok = measure_machine(&b, err) && add_rows(&b, err);
     if (ok && qn_args_has(a, "json")) {
         json_t *j = document(&b, rss);
+        add_drafts(&b, j);
         qn_out_json(j);
         json_decref(j);
     } else if (ok) {

@@ -1,6 +1,7 @@
 // Load once, answer often.
 #include "cli/session.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,15 +155,24 @@ json_t *qn_reply_timing(const qn_session *s, const qn_reply *r) {
                      qn_json_number(qn_reply_decode_rate(r)));
 }
 
-void qn_reply_note(const qn_session *s, const qn_reply *r) {
+void qn_drafts_format(const qn_session *s, char text[128]) {
     qn_engine_stats stats;
     qn_engine_get_stats(s->engine, &stats);
-    char drafts[64] = "";
-    if (stats.drafted_tokens)
-        snprintf(drafts, sizeof drafts, "; %llu of %llu drafts accepted",
-                 (unsigned long long)stats.accepted_tokens,
-                 (unsigned long long)stats.drafted_tokens);
-    qn_note_each("load %.2f s; prompt %zu tokens, %.1f tok/s; output %zu tokens, %.1f tok/s (%s)%s",
+    *text = 0;
+    if (!stats.drafted_tokens) return;
+    int n = snprintf(text, 128, "%llu of %llu drafts accepted",
+                     (unsigned long long)stats.accepted_tokens,
+                     (unsigned long long)stats.drafted_tokens);
+    double saved = stats.draft_saved_seconds; // 0: no step without drafts to compare with
+    if (saved < 0 || saved > 0)
+        snprintf(text + n, 128 - (size_t)n, ", %.2f s %s", fabs(saved),
+                 saved > 0 ? "saved" : "lost");
+}
+
+void qn_reply_note(const qn_session *s, const qn_reply *r) {
+    char drafts[128];
+    qn_drafts_format(s, drafts);
+    qn_note_each("load %.2f s; prompt %zu tokens, %.1f tok/s; output %zu tokens, %.1f tok/s (%s)%s%s",
                  s->load_s, r->prompt_tokens, qn_reply_prefill_rate(r), r->n_tokens,
-                 qn_reply_decode_rate(r), qn_finish_name(r->finish), drafts);
+                 qn_reply_decode_rate(r), qn_finish_name(r->finish), *drafts ? "; " : "", drafts);
 }
