@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,6 +17,7 @@
 #include "base/interrupt.h"
 
 #define CAP 4096 // maps at once; more are not watched
+#define RESIDENT ((size_t)32 << 20) // bytes read before maps are let go
 
 typedef struct entry {
     const uint8_t *volatile data; // NULL: free
@@ -92,6 +94,16 @@ bool qn_maps_unchanged(qn_err *err) {
 bool qn_maps_never_changed(qn_err *err) {
     if (!qn_maps_unchanged(err)) return false;
     return !first_changed || fail_changed(first_changed, err);
+}
+
+void qn_maps_touched(size_t n) {
+    static atomic_size_t touched;
+    if (atomic_fetch_add_explicit(&touched, n, memory_order_relaxed) + n < RESIDENT) return;
+    atomic_store_explicit(&touched, 0, memory_order_relaxed);
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < used; i++)
+        if (table[i].data) madvise((void *)(uintptr_t)table[i].data, table[i].n, MADV_DONTNEED);
+    pthread_mutex_unlock(&lock);
 }
 
 // ---- the signal ----

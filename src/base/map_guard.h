@@ -16,6 +16,11 @@ bool qn_maps_unchanged(qn_err *err);
 // The same for every map the process ever had.
 bool qn_maps_never_changed(qn_err *err);
 
+// Says that n more bytes of mapped files have been read. Now and then all of them are let go, so that
+// what is resident stays small however large the files are; what is needed again comes back from
+// the page cache. From any thread.
+void qn_maps_touched(size_t n);
+
 // For file.c: a map begins, with what fstat said; a map ends.
 void qn_map_enlist(const qn_map *m, const char *path, const struct stat *st);
 void qn_map_dismiss(const qn_map *m);

@@ -14,6 +14,7 @@
 #include "base/f16.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/map_guard.h"
 #include "base/mem.h"
 #include "base/progress.h"
 #include "quant/side_files.h"
@@ -78,7 +79,7 @@ typedef struct run {
     qn_tensor_figures *parts; // per block of the tensor or of the wave
     qn_err *errs;             // per thread
     uint64_t done, total;     // bytes
-    uint64_t n_nonfinite, n_saturated;
+    uint64_t n_saturated;
     bool allclose;
 } run;
 
@@ -190,6 +191,7 @@ static bool overflow_error(const run *u, uint64_t at, qn_err *err) {
 
 static bool show(run *u, uint64_t bytes, qn_err *err) {
     u->done += bytes;
+    if (!u->t->rows) qn_maps_touched(bytes); // copied out of the source's mapping
     if (!u->r->progress ||
         u->r->progress(u->r->progress_user, u->r->command, u->done, u->total))
         return true;
@@ -218,8 +220,19 @@ static bool round_and_write(run *u, qn_tensor_figures *f, qn_err *err) {
     return ok;
 }
 
+// inf and nan are damage: a folder that carries them on would pass for a right one.
+static bool nonfinite_error(const run *u, uint64_t at, float x, qn_err *err) {
+    return qn_fail(err, QN_NONFINITE, "%s: tensor %s holds %g at [%llu, %llu], expected finite "
+                   "values (`quern check` lists them all)", qn_ckpt_path(u->r->source), u->t->name,
+                   (double)x, (unsigned long long)(at / u->cols),
+                   (unsigned long long)(at % u->cols));
+}
+
 static bool write_rows(run *u, qn_tensor_figures *f, qn_err *err) {
     if (!produce(u, f, err)) return false;
+    if (f->exact.n_nonfinite)
+        return nonfinite_error(u, f->exact.first_nonfinite,
+                               u->tensor[f->exact.first_nonfinite], err);
     if (u->t->n_dims > 1 && u->rows > 1 &&
         !qn_operator_norm(u->pool, u->tensor, u->rows, u->cols, NORM_PASSES, &f->norm,
                           &f->norm_tolerance, err))
@@ -227,10 +240,25 @@ static bool write_rows(run *u, qn_tensor_figures *f, qn_err *err) {
     if (u->t->source && u->t->source->scheme &&
         !qn_measure_codes(u->pool, u->t->source, &f->codes, err))
         return false;
-    u->n_nonfinite += f->exact.n_nonfinite;
     if (!round_and_write(u, f, err)) return false;
     u->n_saturated += f->n_overflow;
     u->allclose &= f->n_not_close == 0;
+    return true;
+}
+
+// Copied floats are not produced, so they are looked at here: element `at` is the first of them.
+static bool finite_bytes(run *u, const uint8_t *bytes, size_t n, uint64_t at, qn_err *err) {
+    const qn_tensor t = {.dtype = u->t->dtype, .data = bytes};
+    float x[512];
+    if (!qn_dtype_is_float(t.dtype) || qn_dtype_bytes(t.dtype) > sizeof *x) return true;
+    for (size_t i = 0; i < n; i += 512) {
+        size_t len = n - i < 512 ? n - i : 512;
+        qn_tensor_to_f32(&t, i, len, x);
+        if (qn_value_runs_best()->finite(x, len)) continue;
+        size_t k = 0;
+        while (isfinite(x[k])) k++;
+        return nonfinite_error(u, at + i + k, x[k], err);
+    }
     return true;
 }
 
@@ -242,6 +270,7 @@ static bool write_raw(run *u, qn_err *err) {
     for (size_t row = 0; row < u->rows; row += step) {
         size_t n = u->rows - row < step ? u->rows - row : step;
         if (!u->t->raw(u->t->user, row, n, u->stage, err) ||
+            !finite_bytes(u, u->stage, n * u->cols, row * u->cols, err) ||
             !qn_shards_add(u->shards, u->stage, n * pitch, err) || !show(u, n * pitch, err))
             return false;
     }
@@ -252,7 +281,10 @@ static bool write_bytes(run *u, qn_err *err) {
     size_t bytes = u->n * qn_dtype_bytes(u->t->dtype), step = (size_t)16 << 20;
     for (size_t at = 0; at < bytes; at += step) {
         size_t n = bytes - at < step ? bytes - at : step;
-        if (!qn_shards_add(u->shards, u->t->bytes + at, n, err) || !show(u, n, err)) return false;
+        size_t width = qn_dtype_bytes(u->t->dtype);
+        if (!finite_bytes(u, u->t->bytes + at, n / width, at / width, err) ||
+            !qn_shards_add(u->shards, u->t->bytes + at, n, err) || !show(u, n, err))
+            return false;
     }
     return true;
 }
@@ -381,13 +413,9 @@ static void summarize(const run *u, json_t *report) {
     json_object_set_new(s, "quantized", json_integer((json_int_t)quantized));
     json_object_set_new(s, "copied", json_integer((json_int_t)copied));
     if (produced) json_object_set_new(s, "allclose_1e3", json_boolean(u->allclose));
-    json_object_set_new(s, "nonfinite", json_integer((json_int_t)u->n_nonfinite));
     if (r->saturate)
         json_object_set_new(s, "saturated", json_integer((json_int_t)u->n_saturated));
     json_object_set_new(report, "summary", s);
-    if (u->n_nonfinite)
-        qn_note("%llu values that are not finite were carried over as they are",
-                (unsigned long long)u->n_nonfinite);
 }
 
 static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/f16.h"
+#include "base/map_guard.h"
 #include "store/checkpoint.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian, and so are we");
@@ -73,4 +74,5 @@ void qn_tensor_to_f32(const qn_tensor *t, size_t from, size_t n, float *out) {
     case QN_DT_BOOL: EACH(uint8_t, (float)x);
     case QN_N_DTYPES: break;
     }
+    if (n >= 16) qn_maps_touched(n * qn_dtype_bytes(t->dtype)); // single values are not worth it
 }

@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "base/f16.h"
+#include "base/map_guard.h"
 #include "base/mem.h"
 #include "store/schemes.h"
 
@@ -97,8 +98,12 @@ static void decode_quantized(const qn_weight *w, size_t row0, size_t n, float *o
 
 bool qn_weight_decode(const qn_weight *w, size_t row0, size_t n, float *out, qn_err *err) {
     if (!qn_weight_readable(w, row0, n, err)) return false;
-    if (!w->scheme) qn_tensor_to_f32(w->parts[0], row0 * w->cols, n * w->cols, out);
-    else if (n) decode_quantized(w, row0, n, out);
+    if (!w->scheme) {
+        qn_tensor_to_f32(w->parts[0], row0 * w->cols, n * w->cols, out);
+    } else if (n) {
+        decode_quantized(w, row0, n, out);
+        qn_maps_touched(n * (w->parts[0]->bytes / w->rows));
+    }
     return true;
 }
 
@@ -138,6 +143,7 @@ bool qn_weight_codes(const qn_weight *w, size_t row0, size_t n, uint8_t *codes, 
     if (!w->scheme) return qn_fail(err, QN_USAGE, "%s is not quantized: it has no codes", w->name);
     if (!qn_weight_readable(w, row0, n, err) || !qn_weight_perm(w, &perm, err)) return false;
     if (n) qn_weight_codes_in(w, perm, row0, n, codes, scales, zeros);
+    if (n) qn_maps_touched(n * (w->parts[0]->bytes / w->rows));
     qn_free(perm);
     return true;
 }
