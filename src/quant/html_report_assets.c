@@ -141,10 +141,12 @@ const char qn_html_report_css[] =
     "  th { position: static; }\n"
     "  table { font-size: .72rem; } th, td { padding: .1rem .3rem; }\n"
     "  figure, tr, .tiles li, .verdict { break-inside: avoid; }\n"
-    "  h2 { break-after: avoid; }\n"
+    "  h2, h2 + p, .legend { break-after: avoid; }\n"
+    "  .plots, .plots.small { grid-template-columns: 1fr 1fr; gap: .5rem; }\n"
+    "  td.name { white-space: normal; min-width: 11rem; }\n"
     "}\n";
 const char qn_html_report_css_hash[] =
-    "sha256-qeOfrDwj/Q2vlOB+x3hxfksiWbaFRtrkjNZZNJz/Wp4=";
+    "sha256-a5lwSf0l2OMFOP1Q3UuvsECkzmuIjqNqYd+ubrU4C/E=";
 
 const char qn_html_report_js[] =
     "// The report page is whole without this script; it adds the choice of language "
