@@ -14,7 +14,7 @@ command -v mmdebstrap > /dev/null || { echo "pristine: mmdebstrap is missing" >&
 keep=${PRISTINE_ROOT:-}
 root=${keep:-$(mktemp -d "${TMPDIR:-/var/tmp}/quern-pristine.XXXXXX")}
 finish() {
-    for mounted in proc dev/null dev/urandom; do umount "$root/$mounted" 2> /dev/null || true; done
+    for mounted in proc dev/pts dev/null dev/urandom; do umount "$root/$mounted" 2> /dev/null || true; done
     [ -n "$keep" ] || rm -rf --one-file-system "$root"
 }
 trap finish EXIT
@@ -46,6 +46,9 @@ for setting in /etc/apt/apt.conf.d/*proxy*; do
     [ ! -f "$setting" ] || cp "$setting" "$root/etc/apt/apt.conf.d/"
 done
 mount -t proc proc "$root/proc" 2> /dev/null || echo "pristine: no /proc in the root"
+mkdir -p "$root/dev/pts" # terminals, for the tests of chat
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts "$root/dev/pts" 2> /dev/null &&
+    ln -sf pts/ptmx "$root/dev/ptmx" || echo "pristine: no terminals in the root"
 for device in null urandom; do
     [ -c "$root/dev/$device" ] || { : > "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; }
 done
