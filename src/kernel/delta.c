@@ -7,32 +7,44 @@
 #include "kernel/ops.h"
 #include "kernel/table.h"
 
+#define NEAR_TOKENS 4
+#define NEAR_ROWS 128
+
 typedef struct deltas {
     const qn_table *t;
     const qn_delta_run *runs;
     size_t n_k_heads, n_v_heads, dk, dv, slices;
 } deltas;
 
-static void save(const deltas *d, const float *state, float *to, size_t n) {
+// n columns of a state, from rows of one stride to rows of another.
+static void copy(const deltas *d, const float *from, size_t from_stride, float *to,
+                 size_t to_stride, size_t n) {
     for (size_t i = 0; i < d->dk; i++)
-        memcpy(to + i * d->dv, state + i * d->dv, n * sizeof *to);
+        memcpy(to + i * to_stride, from + i * from_stride, n * sizeof *to);
 }
 
-// 128 rows of one slice stay in the nearest cache while the tokens go by.
+// A slice stays in the nearest cache while the tokens go by; for more than a few of them it is put
+// together first, as rows that lie apart by a power of two push each other out.
 static void slice(const deltas *d, const qn_delta_run *run, size_t head, size_t c0) {
+    _Alignas(64) float near[NEAR_ROWS * QN_DELTA_COLUMNS];
     size_t n = d->dv - c0 < QN_DELTA_COLUMNS ? d->dv - c0 : QN_DELTA_COLUMNS;
     size_t k_head = head / (d->n_v_heads / d->n_k_heads), at = head * d->dk * d->dv + c0;
+    bool together = run->n >= NEAR_TOKENS && d->dk <= NEAR_ROWS;
+    float *state = together ? near : run->state + at;
+    size_t stride = together ? n : d->dv;
+    if (together) copy(d, run->state + at, d->dv, near, n, n);
     for (size_t i = 0; i < run->n; i++) {
         const qn_delta_token *tok = run->tokens + i;
         const float *q = tok->q + k_head * d->dk, *k = tok->k + k_head * d->dk;
         size_t v = head * d->dv + c0;
-        d->t->delta(&(qn_delta_slice){.state = run->state + at, .dk = d->dk, .dv = d->dv, .n = n,
+        d->t->delta(&(qn_delta_slice){.state = state, .dk = d->dk, .dv = stride, .n = n,
                                       .q = q, .k = k, .v = tok->v + v,
                                       .decay = tok->decay[head], .beta = tok->beta[head],
                                       .kq = d->t->dot_lanes(k, q, d->dk), .out = tok->out + v});
         if (run->state_after && run->state_after[i])
-            save(d, run->state + at, run->state_after[i] + at, n);
+            copy(d, state, stride, run->state_after[i] + at, d->dv, n);
     }
+    if (together) copy(d, near, n, run->state + at, d->dv, n);
 }
 
 static void run_task(void *ctx, size_t task, int thread) {

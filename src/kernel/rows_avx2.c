@@ -10,14 +10,17 @@ static void delta(const qn_delta_slice *d) {
         delta_columns(d);
         return;
     }
+    // By value: behind a vector's store the compiler would read the fields again.
+    const float *k = d->k, *q = d->q;
+    const size_t dk = d->dk, dv = d->dv;
     __m256 a[4], b[4], decay = _mm256_set1_ps(d->decay);
     for (int j = 0; j < 4; j++) a[j] = b[j] = _mm256_setzero_ps();
-    for (size_t i = 0; i < d->dk; i++) {
-        __m256 k = _mm256_set1_ps(d->k[i]), q = _mm256_set1_ps(d->q[i]);
+    for (size_t i = 0; i < dk; i++) {
+        __m256 ki = _mm256_set1_ps(k[i]), qi = _mm256_set1_ps(q[i]);
         for (int j = 0; j < 4; j++) {
-            __m256 s = _mm256_loadu_ps(d->state + i * d->dv + 8 * j);
-            a[j] = _mm256_fmadd_ps(k, s, a[j]);
-            b[j] = _mm256_fmadd_ps(q, s, b[j]);
+            __m256 s = _mm256_loadu_ps(d->state + i * dv + 8 * j);
+            a[j] = _mm256_fmadd_ps(ki, s, a[j]);
+            b[j] = _mm256_fmadd_ps(qi, s, b[j]);
         }
     }
     for (int j = 0; j < 4; j++) {
@@ -26,12 +29,14 @@ static void delta(const qn_delta_slice *d) {
         __m256 out = _mm256_fmadd_ps(a[j], _mm256_set1_ps(d->kq), _mm256_mul_ps(decay, b[j]));
         _mm256_storeu_ps(d->out + 8 * j, out);
     }
-    for (size_t i = 0; i < d->dk; i++)
+    float *s = d->state;
+    for (size_t i = 0; i < dk; i++, s += dv) {
+        __m256 ki = _mm256_set1_ps(k[i]);
         for (int j = 0; j < 4; j++) {
-            float *s = d->state + i * d->dv + 8 * j;
-            __m256 old = _mm256_mul_ps(decay, _mm256_loadu_ps(s));
-            _mm256_storeu_ps(s, _mm256_fmadd_ps(_mm256_set1_ps(d->k[i]), a[j], old));
+            __m256 old = _mm256_mul_ps(decay, _mm256_loadu_ps(s + 8 * j));
+            _mm256_storeu_ps(s + 8 * j, _mm256_fmadd_ps(ki, a[j], old));
         }
+    }
 }
 
 void qn_rows_avx2(qn_table *t) {
