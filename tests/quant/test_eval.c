@@ -159,8 +159,8 @@ static void a_model_is_a_reference(void **state) {
     const char *sentence = "The capital of France is Paris. The capital of Italy is Rome.";
     qn_err err = {0};
     qn_tokenizer *t = qn_tokenizer_load(TINY, &err);
-    int32_t *some;
-    size_t n;
+    int32_t *some = NULL;
+    size_t n = 0;
     assert_true(t && qn_encode(t, sentence, strlen(sentence), 0, &some, &n, &err));
     char *dump = make_dump(TINY, some, n);
     json_t *a = eval(TINY_INT8, (qn_eval_options){.reference = dump});
