@@ -296,7 +296,9 @@ static bool names(const char *name, const char *module) {
     return false;
 }
 
+// A rule whose reading failed has neither pattern nor name and applies to nothing.
 static bool applies(const qn_label_rule *r, const char *module) {
+    if (!r->pattern && !r->name) return false;
     return r->pattern ? qn_pattern_matches(r->pattern, module) : names(r->name, module);
 }
 
