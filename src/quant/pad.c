@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "quant/pad_plan.h"
+#include "quant/relabel.h"
 
 #define MAX_SIZE ((size_t)1 << 24)
 
@@ -192,6 +193,23 @@ static void say(qn_rewrite *r, const qn_pad_size sizes[3], size_t group, int tp)
     json_array_append_new(r->notes, json_string(text));
 }
 
+// Padded codes mean 0 by what the tensors are. A loader that believes a wrong label would see other
+// numbers there, so the label written is the right one.
+static void fix_label(qn_rewrite *r, const qn_source_model *m) {
+    static const char *const side_labels[] = {"quantize_config.json", "quant_config.json",
+                                              "quantization_config.json", NULL};
+    size_t n = qn_ckpt_n_label_errors(m->ckpt);
+    json_t *label = n ? qn_relabel_corrected(m) : NULL;
+    if (!label) return;
+    json_object_set_new(r->config, "quantization_config", label);
+    r->drop = side_labels;
+    for (size_t i = 0; i < n; i++) {
+        char *text = qn_strf("%s; corrected", qn_ckpt_label_error(m->ckpt, i));
+        json_array_append_new(r->notes, json_string(text));
+        qn_free(text);
+    }
+}
+
 static void free_jobs(qn_rewrite *r) {
     for (size_t i = 0; i < r->n_tensors; i++)
         if (r->tensors[i].raw) free(r->tensors[i].user);
@@ -216,6 +234,7 @@ bool qn_pad(const char *model, const char *out, const qn_pad_options *o, json_t 
         r.readme_note = qn_strf("Padded by quern %s for %d devices; quern-report.json says how.",
                                 QN_VERSION, o->tp);
         say(&r, sizes, group_size(&m, o), o->tp);
+        fix_label(&r, &m);
         ok = qn_rewrite_run(&r, report, err);
     }
     free_jobs(&r);

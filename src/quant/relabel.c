@@ -58,6 +58,13 @@ static void correct(json_t *q, const content *c) {
     }
 }
 
+json_t *qn_relabel_corrected(const qn_source_model *m) {
+    content c = look(m);
+    json_t *q = c.sample ? json_deep_copy(qn_ckpt_quant_config(m->ckpt)) : NULL;
+    if (q) correct(q, &c);
+    return q;
+}
+
 // The result must carry no contradiction any more.
 static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
     (void)user;

@@ -18,4 +18,7 @@ typedef struct qn_relabel_options {
 bool qn_relabel(qn_source_model *m, const char *out, const qn_relabel_options *o, json_t *notes,
                 json_t **report, qn_err *err);
 
+// A copy of the quantization config, corrected likewise. The caller's; NULL when there is none.
+json_t *qn_relabel_corrected(const qn_source_model *m);
+
 #endif

@@ -159,6 +159,25 @@ static void quantized_files_are_padded_as_they_are(void **state) {
     }
 }
 
+static void a_wrong_label_is_corrected(void **state) {
+    (void)state;
+    qn_err err = {0};
+    json_t *report;
+    const qn_weight *list;
+    size_t n;
+    char *out = scratch_path("relabelled");
+    if (!qn_pad("tests/data/quantized/gptq-int4-mislabelled", out, &(qn_pad_options){.tp = 8},
+                &report, &err))
+        fail_msg("%s", err.text);
+    qn_ckpt *c = qn_ckpt_open(out, 0, &err);
+    assert_non_null(c);
+    assert_true(qn_ckpt_weights(c, &list, &n, &err));
+    assert_int_equal(qn_ckpt_n_label_errors(c), 0);
+    qn_ckpt_free(c);
+    json_decref(report);
+    scratch_remove(out);
+}
+
 static void nothing_to_do_is_a_copy(void **state) {
     (void)state;
     double d = pad_and_compare("tests/data/quantized/base-bf16", (qn_pad_options){.tp = 3});
@@ -189,6 +208,7 @@ int main(void) {
         cmocka_unit_test(tail_padding_changes_no_bit),
         cmocka_unit_test(interleaving_only_rounds),
         cmocka_unit_test(quantized_files_are_padded_as_they_are),
+        cmocka_unit_test(a_wrong_label_is_corrected),
         cmocka_unit_test(nothing_to_do_is_a_copy),
         cmocka_unit_test(refusals),
     };
