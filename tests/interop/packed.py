@@ -78,15 +78,17 @@ def parts(all_tensors, prefix, said):
     """Codes [in,out], zeros [groups,out], scales [groups,out] in f32, group of every input [in]."""
     get = lambda suffix: all_tensors.get(prefix + suffix)
     qweight, qzeros, scales = get("qweight"), get("qzeros"), get("scales").float()
-    bits = said.get("bits", said.get("w_bit"))
-    if said["quant_method"] == "gptq":
+    bits, method = said.get("bits", said.get("w_bit")), said["quant_method"]
+    if method == "auto-round" and said.get("packing_format", "").endswith("auto_gptq"):
+        method = "gptq"  # AutoRound's own export: the same tensors, v1
+    if method == "gptq":
         codes, zeros = fields(qweight, bits), fields(qzeros.T, bits).T
         if said.get("checkpoint_format", "gptq") == "gptq":  # v1 stores one less
             zeros = (zeros + 1) & ((1 << bits) - 1)
-    elif said["quant_method"] == "awq" and said.get("version", "gemm") == "gemm":
+    elif method == "awq" and said.get("version", "gemm") == "gemm":
         codes, zeros = awq_fields(qweight), awq_fields(qzeros)
     else:
-        raise Unreadable(f"{said['quant_method']} {said.get('version', '')}: not a layout read here")
+        raise Unreadable(f"{method} {said.get('version', '')}: not a layout read here")
     inputs, group = codes.shape[0], said.get("group_size", said.get("q_group_size"))
     groups = torch.arange(inputs) // (group if group > 0 else inputs)
     if get("g_idx") is not None:
@@ -122,8 +124,10 @@ def zero_scales(folder):
 
 def padded_alike(folder, padded):
     """What differs when both are read here: old values at their places, zeros elsewhere. '' if all
-    is well."""
+    is well. quern leaves out all-zero biases that the architecture lacks."""
     before, after = decode(folder), decode(padded)
+    idle = {name for name, t in before.items() if name.endswith(".bias") and not t.any()}
+    before = {name: t for name, t in before.items() if name in after or name not in idle}
     if set(before) != set(after):
         return f"other tensors: {sorted(set(before) ^ set(after))[:3]}"
     for name, a in before.items():
