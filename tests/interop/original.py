@@ -8,7 +8,8 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer
 
-COMPLAINTS = ("missing", "unexpected", "not used", "newly initialized", "mismatch", "re-initialized")
+COMPLAINTS = ("missing", "unexpected", "not used", "newly initialized", "mismatch",
+              "re-initialized")
 
 
 class Listener(logging.Handler):

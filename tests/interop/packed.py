@@ -1,6 +1,6 @@
 # A reader of GPTQ and AWQ (gemm) checkpoints that knows nothing of quern: written from the formats'
-# description, it believes the label to the letter and takes every field bit by bit. Slow and plain on
-# purpose; what it reads is what any other loader that trusts the label would read.
+# description, it believes the label to the letter and takes every field bit by bit. Slow and plain
+# on purpose; what it reads is what any other loader that trusts the label would read.
 #   GPTQ  W[o,i] = scales[g_idx[i],o] · (code - zero), fields along the inputs (zeros: the outputs)
 #   AWQ   the same, nibbles along the outputs in the order 0 2 4 6 1 3 5 7, zeros stored as they are
 import glob
@@ -94,8 +94,8 @@ def parts(all_tensors, prefix, said):
     if get("g_idx") is not None:
         groups = get("g_idx").long()
     if groups.max() >= scales.shape[0] or zeros.shape != scales.shape:
-        raise Unreadable(f"{prefix}: {scales.shape[0]} groups of scales, {zeros.shape[0]} of zeros, "
-                         f"{int(groups.max()) + 1} needed")
+        raise Unreadable(f"{prefix}: {scales.shape[0]} groups of scales, {zeros.shape[0]} of "
+                         f"zeros, {int(groups.max()) + 1} needed")
     return codes, zeros, scales, groups
 
 
@@ -119,7 +119,8 @@ def decode(folder, value=lambda code, zero: code - zero):
 
 
 def zero_scales(folder):
-    return sum(int((t == 0).sum()) for name, t in tensors(folder).items() if name.endswith(".scales"))
+    scales = [t for name, t in tensors(folder).items() if name.endswith(".scales")]
+    return sum(int((t == 0).sum()) for t in scales)
 
 
 def padded_alike(folder, padded):
