@@ -35,7 +35,7 @@ _quern() {
         check) options="--against --forward --tensors --group-size --threads --json --quiet -q --help -h" ;;
         compare) options="--html --cosine --max-abs --top1 --threads --json --quiet -q --help -h" ;;
         eval) options="--text --context --stride --tail --reference --threads --precision --weights --max-num-batched-tokens --max-num-seqs --max-model-len --kv-cache-memory-bytes --speculative-config --json --quiet -q --help -h" ;;
-        convert) options="--dtype --shard-size --saturate --keep-extra --overwrite --threads --json --quiet -q --help -h" ;;
+        convert) options="--dtype --saturate --keep-extra --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
         repair) options="--group-size --reference --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
         pad) options="--tp --group-size --layout --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
         help) options="--json --quiet -q --help -h" ;;

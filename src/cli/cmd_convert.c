@@ -23,28 +23,19 @@ static int run(const qn_args *a, qn_err *err) {
     if (!qn_args_has(a, "dtype"))
         return qn_fail(err, QN_USAGE, "no dtype is given, expected --dtype f32|bf16|f16") - 1;
     o.dtype = dtype_of(qn_args_text(a, "dtype", "bf16"));
-    if (!qn_parse_size(qn_args_text(a, "shard-size", "5GB"), "shard-size", &o.shard_bytes, err))
+    if (!qn_args_shard_bytes(a, &o.shard_bytes, err))
         return -1;
     json_t *report = NULL;
     bool ok = qn_convert(qn_args_at(a, 0), qn_args_at(a, 1), &o, &report, err);
-    qn_progress_clear_line();
-    if (!ok) return -1;
-    qn_print_report(a, report);
-    json_decref(report);
-    return 0;
+    return qn_report_done(a, ok, report);
 }
 
 static const qn_option options[] = {
     {.name = "dtype", .kind = QN_OPT_CHOICE, .value = "f32|bf16|f16",
      .help = "what the weights become"},
     {.name = "to", .kind = QN_OPT_CHOICE, .value = "gguf|gptq|awq|ct"},
-    {.name = "shard-size", .kind = QN_OPT_TEXT, .value = "SIZE",
-     .help = "largest file of weights (default 5GB)"},
     {.name = "saturate", .help = "clamp values that f16 cannot hold instead of refusing them"},
     {.name = "keep-extra", .help = "carry over tensors that the architecture does not know"},
-    {.name = "overwrite", .help = "replace OUT if it exists"},
-    {.name = "threads", .kind = QN_OPT_INT, .value = "N", .help = "cores to use (default: all)",
-     .lo = 1, .hi = 1024},
     {0},
 };
 
@@ -60,7 +51,7 @@ const qn_command qn_cmd_convert = {
     .examples = "quern convert Qwen/Qwen3-1.7B-GPTQ-Int8 Qwen3-1.7B-F16 --dtype f16\n"
                 "quern convert models/tiny-qwen3-gptq-int8 plain --dtype bf16 --json\n"
                 "quern convert MODEL OUT --dtype f32 --shard-size 2GB --overwrite\n",
-    .tables = {options},
+    .tables = {options, qn_rewrite_table},
     .min_args = 2,
     .max_args = 2,
     .run = run,

@@ -17,15 +17,11 @@ static int run(const qn_args *a, qn_err *err) {
                         .user = &bar};
     if (!qn_args_has(a, "tp"))
         return qn_fail(err, QN_USAGE, "no number of devices is given, expected --tp N") - 1;
-    if (!qn_parse_size(qn_args_text(a, "shard-size", "5GB"), "shard-size", &o.shard_bytes, err))
+    if (!qn_args_shard_bytes(a, &o.shard_bytes, err))
         return -1;
     json_t *report = NULL;
     bool ok = qn_pad(qn_args_at(a, 0), qn_args_at(a, 1), &o, &report, err);
-    qn_progress_clear_line();
-    if (!ok) return -1;
-    qn_print_report(a, report);
-    json_decref(report);
-    return 0;
+    return qn_report_done(a, ok, report);
 }
 
 static const qn_option options[] = {
@@ -35,11 +31,6 @@ static const qn_option options[] = {
      .help = "inputs per scale (default: the checkpoint's, or 128 for a float one)"},
     {.name = "layout", .kind = QN_OPT_CHOICE, .value = "tail|interleave",
      .help = "zeros at the end (default), or spread as official Qwen2-72B files have them"},
-    {.name = "shard-size", .kind = QN_OPT_TEXT, .value = "SIZE",
-     .help = "largest file of weights (default 5GB)"},
-    {.name = "overwrite", .help = "replace OUT if it exists"},
-    {.name = "threads", .kind = QN_OPT_INT, .value = "N", .help = "cores to use (default: all)",
-     .lo = 1, .hi = 1024},
     {0},
 };
 
@@ -55,7 +46,7 @@ const qn_command qn_cmd_pad = {
     .examples = "quern pad Qwen/Qwen2-72B-Instruct Qwen2-72B-padded --tp 8\n"
                 "quern pad MODEL OUT --tp 4 --layout interleave\n"
                 "quern pad MODEL-GPTQ-Int4 OUT --tp 2 --json\n",
-    .tables = {options},
+    .tables = {options, qn_rewrite_table},
     .min_args = 2,
     .max_args = 2,
     .run = run,

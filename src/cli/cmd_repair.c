@@ -10,15 +10,11 @@ static int run(const qn_args *a, qn_err *err) {
                            .overwrite = qn_args_has(a, "overwrite"),
                            .n_threads = qn_args_threads(a), .progress = qn_progress_show,
                            .user = &bar};
-    if (!qn_parse_size(qn_args_text(a, "shard-size", "5GB"), "shard-size", &o.shard_bytes, err))
+    if (!qn_args_shard_bytes(a, &o.shard_bytes, err))
         return -1;
     json_t *report = NULL;
     bool ok = qn_repair(qn_args_at(a, 0), qn_args_at(a, 1), &o, &report, err);
-    qn_progress_clear_line();
-    if (!ok) return -1;
-    qn_print_report(a, report);
-    json_decref(report);
-    return 0;
+    return qn_report_done(a, ok, report);
 }
 
 static const qn_option options[] = {
@@ -26,11 +22,6 @@ static const qn_option options[] = {
      .help = "inputs per scale, when it cannot be inferred"},
     {.name = "reference", .kind = QN_OPT_FILE, .value = "MODEL",
      .help = "the original checkpoint; settles groups that several scales explain"},
-    {.name = "shard-size", .kind = QN_OPT_TEXT, .value = "SIZE",
-     .help = "largest file of weights (default 5GB)"},
-    {.name = "overwrite", .help = "replace OUT if it exists"},
-    {.name = "threads", .kind = QN_OPT_INT, .value = "N", .help = "cores to use (default: all)",
-     .lo = 1, .hi = 1024},
     {0},
 };
 
@@ -46,7 +37,7 @@ const qn_command qn_cmd_repair = {
     .examples = "quern repair Qwen3-1.7B-broken Qwen3-1.7B-right\n"
                 "quern repair BROKEN OUT --reference Qwen/Qwen3-1.7B\n"
                 "quern check BROKEN; quern repair BROKEN OUT --json\n",
-    .tables = {options},
+    .tables = {options, qn_rewrite_table},
     .min_args = 2,
     .max_args = 2,
     .run = run,

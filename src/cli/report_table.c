@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/progress.h"
 #include "base/str.h"
 #include "cli/output.h"
 
@@ -88,7 +89,8 @@ void qn_print_report(const qn_args *a, const json_t *report) {
     print_notes(at(report, "notes"));
 }
 
-bool qn_parse_size(const char *text, const char *option, uint64_t *bytes, qn_err *err) {
+// "5GB", "500MB", "1.5GiB" or plain bytes.
+static bool parse_size(const char *text, const char *option, uint64_t *bytes, qn_err *err) {
     static const struct {
         const char *unit;
         double factor;
@@ -106,3 +108,23 @@ bool qn_parse_size(const char *text, const char *option, uint64_t *bytes, qn_err
     return qn_fail(err, QN_USAGE, "option --%s: \"%s\" is not a size, expected e.g. 5GB or 500MiB",
                    option, text);
 }
+
+bool qn_args_shard_bytes(const qn_args *a, uint64_t *bytes, qn_err *err) {
+    return parse_size(qn_args_text(a, "shard-size", "5GB"), "shard-size", bytes, err);
+}
+
+int qn_report_done(const qn_args *a, bool ok, json_t *report) {
+    qn_progress_clear_line();
+    if (ok) qn_print_report(a, report);
+    json_decref(report);
+    return ok ? 0 : -1;
+}
+
+const qn_option qn_rewrite_table[] = {
+    {.name = "shard-size", .kind = QN_OPT_TEXT, .value = "SIZE",
+     .help = "largest file of weights (default 5GB)"},
+    {.name = "overwrite", .help = "replace OUT if it exists"},
+    {.name = "threads", .kind = QN_OPT_INT, .value = "N", .help = "cores to use (default: all)",
+     .lo = 1, .hi = 1024},
+    {0},
+};

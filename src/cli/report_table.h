@@ -10,7 +10,10 @@
 // (the first of each kind unless all), notes.
 void qn_print_report(const qn_args *a, const json_t *report);
 
-// "5GB", "500MB", "1.5GiB" or plain bytes.
-bool qn_parse_size(const char *text, const char *option, uint64_t *bytes, qn_err *err);
+// What the commands that write a checkpoint have in common: --shard-size --overwrite --threads.
+extern const qn_option qn_rewrite_table[];
+bool qn_args_shard_bytes(const qn_args *a, uint64_t *bytes, qn_err *err);
+// Their end: prints and releases the report. The command's exit status.
+int qn_report_done(const qn_args *a, bool ok, json_t *report);
 
 #endif

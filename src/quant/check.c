@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "quant/check_tensor.h"
 #include "quant/forward_range.h"
+#include "quant/source_model.h"
 
 #define NORM_BYTES ((size_t)256 << 20) // larger matrices get no operator norm
 
@@ -73,20 +74,8 @@ static void compare_with_layout(check *c) {
     }
 }
 
-static bool all_zero(const qn_weight *w) {
-    if (w->scheme || !w->parts[0]->data) return false;
-    float x[256];
-    for (size_t at = 0; at < w->parts[0]->n; at += 256) {
-        size_t n = w->parts[0]->n - at < 256 ? w->parts[0]->n - at : 256;
-        qn_tensor_to_f32(w->parts[0], at, n, x);
-        for (size_t i = 0; i < n; i++)
-            if (x[i] != 0) return false;
-    }
-    return true;
-}
-
 static void judge_unexpected(check *c, const qn_weight *w, size_t order) {
-    bool bias = qn_str_ends(w->name, ".bias"), zero = bias && all_zero(w);
+    bool bias = qn_str_ends(w->name, ".bias"), zero = bias && qn_weight_all_zero(w);
     if (bias)
         qn_problem_add(&c->problems, zero ? QN_WARNING : QN_ERROR, "invented-bias", w->name, order,
                        zero ? "an all-zero bias that %s does not have (harmless; convert leaves it "

@@ -159,30 +159,24 @@ static double limit(const qn_weight *w) {
     return w->bits >= 4 ? 0.90 : w->bits == 3 ? 0.75 : 0.55;
 }
 
-static size_t columns(const qn_weight *w) {
-    if (w->scheme) return w->cols;
-    const qn_tensor *t = w->parts[0];
-    return t->n_dims > 0 && t->shape[t->n_dims - 1] ? t->shape[t->n_dims - 1] : 1;
-}
-
-static size_t count(const qn_weight *w) { return w->scheme ? w->rows * w->cols : w->parts[0]->n; }
+static size_t rows_of(const qn_weight *w) { return qn_weight_count(w) / qn_weight_columns(w); }
 
 static bool say_transposed_shape(const qn_weight *a, const qn_weight *b) {
-    return columns(a) == count(b) / columns(b) && columns(b) == count(a) / columns(a);
+    return qn_weight_columns(a) == rows_of(b) && qn_weight_columns(b) == rows_of(a);
 }
 
 bool qn_check_against(qn_pool *pool, const qn_check_tensor *t, json_t *entry,
                       qn_problems *problems, qn_err *err) {
     const qn_weight *a = t->w, *b = t->reference;
-    job j = {.a = a, .b = b, .cols = columns(a)};
-    if (count(a) != count(b) || columns(a) != columns(b)) {
+    job j = {.a = a, .b = b, .cols = qn_weight_columns(a)};
+    if (qn_weight_count(a) != qn_weight_count(b) || qn_weight_columns(a) != qn_weight_columns(b)) {
         qn_problem_add(problems, QN_ERROR, "differs-from-reference", a->name, t->order,
-                       "[%zu, %zu], but the reference has [%zu, %zu]%s", count(a) / columns(a),
-                       columns(a), count(b) / columns(b), columns(b),
+                       "[%zu, %zu], but the reference has [%zu, %zu]%s", rows_of(a),
+                       qn_weight_columns(a), rows_of(b), qn_weight_columns(b),
                        say_transposed_shape(a, b) ? " (transposed)" : "");
         return true;
     }
-    j.rows = count(a) / j.cols;
+    j.rows = qn_weight_count(a) / j.cols;
     qn_diff d = {0};
     if (!measure(pool, &j, &d, err)) return false;
     double c = qn_diff_cosine(&d), least = fmin(limit(a), limit(b));

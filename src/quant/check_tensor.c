@@ -16,13 +16,13 @@
 #define NORM_PASSES 2
 #define OUTLIER_STD 200.0 // a weight this many standard deviations out is worth a line
 
-static size_t columns(const qn_weight *w) {
+size_t qn_weight_columns(const qn_weight *w) {
     if (w->scheme) return w->cols;
     const qn_tensor *t = w->parts[0];
     return t->n_dims > 0 && t->shape[t->n_dims - 1] ? t->shape[t->n_dims - 1] : 1;
 }
 
-static size_t count(const qn_weight *w) { return w->scheme ? w->rows * w->cols : w->parts[0]->n; }
+size_t qn_weight_count(const qn_weight *w) { return w->scheme ? w->rows * w->cols : w->parts[0]->n; }
 
 typedef struct read {
     const qn_weight *w;
@@ -246,7 +246,7 @@ static void add_norm(qn_pool *pool, read *r, json_t *entry, qn_err *err) {
 static bool readable(const qn_weight *w) {
     for (int i = 0; i < QN_MAX_PARTS; i++)
         if (w->parts[i] && !w->parts[i]->data) return false;
-    return w->parts[0] && count(w) > 0;
+    return w->parts[0] && qn_weight_count(w) > 0;
 }
 
 json_t *qn_check_one(qn_pool *pool, const qn_check_tensor *t, qn_problems *problems,
@@ -254,7 +254,7 @@ json_t *qn_check_one(qn_pool *pool, const qn_check_tensor *t, qn_problems *probl
     json_t *entry = new_entry(t->w);
     if (!readable(t->w)) return entry; // its damage is on the list already
     bool floats = t->w->scheme || qn_dtype_is_float(t->w->parts[0]->dtype);
-    size_t cols = columns(t->w), rows = count(t->w) / cols;
+    size_t cols = qn_weight_columns(t->w), rows = qn_weight_count(t->w) / cols;
     read r = {t->w, cols, rows};
     qn_matrix_stats m;
     bool ok = qn_measure_matrix(pool, rows_of, &r, rows, cols, &m, err);

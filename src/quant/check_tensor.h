@@ -15,6 +15,10 @@ typedef struct qn_check_tensor {
     size_t group_hint;
 } qn_check_tensor;
 
+// Elements of a weight, and of its innermost dimension.
+size_t qn_weight_count(const qn_weight *w);
+size_t qn_weight_columns(const qn_weight *w);
+
 // Reads the weight once (matrices in memory a second time for the operator norm, when they fit in
 // norm_bytes) and returns its entry of the report; adds what is wrong to problems. NULL only with
 // QN_CANCELLED or QN_NOMEM in err.

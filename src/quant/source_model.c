@@ -36,8 +36,8 @@ void qn_source_float(qn_out_tensor *t, const qn_weight *w) {
     }
 }
 
-static bool all_zero(const qn_weight *w) {
-    if (w->scheme) return false;
+bool qn_weight_all_zero(const qn_weight *w) {
+    if (w->scheme || !w->parts[0]->data) return false;
     const qn_tensor *t = w->parts[0];
     float x[256];
     for (size_t at = 0; at < t->n; at += 256) {
@@ -71,7 +71,7 @@ static bool explain_extra(qn_source_model *m, const qn_weight *w, bool keep_extr
                           qn_err *err) {
     char text[512];
     bool bias = qn_str_ends(w->name, ".bias");
-    if (bias && all_zero(w)) {
+    if (bias && qn_weight_all_zero(w)) {
         snprintf(text, sizeof text, "left out %s: an all-zero bias that %s does not have", w->name,
                  m->config.architecture);
         note(notes, text);

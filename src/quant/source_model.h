@@ -22,6 +22,9 @@ bool qn_source_model_open(qn_source_model *m, const char *model, bool keep_extra
                           qn_err *err);
 void qn_source_model_close(qn_source_model *m); // {0} or half-open is fine
 
+// Whether a plain weight holds nothing but zeros (an invented bias that does no harm).
+bool qn_weight_all_zero(const qn_weight *w);
+
 // Makes t produce weight w exactly, as float rows (shape and source are set, dtype is the caller's).
 void qn_source_float(qn_out_tensor *t, const qn_weight *w);
 
