@@ -162,7 +162,12 @@ static void files_that_may_not_grow(void **state) {
     expect_error(&small, 3, "File too large", ARGS("repair", BROKEN "signed-view", out, "-q"));
     expect_error(&small, 3, "File too large",
                  ARGS("dump", TINY, "--tokens", "1 2 3 4 5 6", "-o", dump, "-q"));
+    char *page = qn_path_join(dir, "page.html");
+    const surroundings tiny = {.file_size = 200};
+    expect_error(&tiny, 3, "File too large", ARGS("compare", FLOAT, FLOAT, "--html", page, "-q"));
+    expect_error(NULL, 3, "/nowhere/page", ARGS("compare", FLOAT, FLOAT, "--html", "/nowhere/page"));
     assert_int_equal(count(dir, ""), 0);
+    free(page);
     free(dump);
     free(out);
     free(dir);
