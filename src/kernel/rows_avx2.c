@@ -5,11 +5,7 @@
 #include "kernel/row_math.h"
 
 // The delta rule's full slices by hand: the compiler would keep the sums in memory.
-static void delta(const qn_delta_slice *d) {
-    if (d->n != QN_DELTA_COLUMNS) {
-        delta_columns(d);
-        return;
-    }
+static void delta_half(const qn_delta_slice *d, size_t at) {
     // By value: behind a vector's store the compiler would read the fields again.
     const float *k = d->k, *q = d->q;
     const size_t dk = d->dk, dv = d->dv;
@@ -18,18 +14,18 @@ static void delta(const qn_delta_slice *d) {
     for (size_t i = 0; i < dk; i++) {
         __m256 ki = _mm256_set1_ps(k[i]), qi = _mm256_set1_ps(q[i]);
         for (int j = 0; j < 4; j++) {
-            __m256 s = _mm256_loadu_ps(d->state + i * dv + 8 * j);
+            __m256 s = _mm256_loadu_ps(d->state + at + i * dv + 8 * j);
             a[j] = _mm256_fmadd_ps(ki, s, a[j]);
             b[j] = _mm256_fmadd_ps(qi, s, b[j]);
         }
     }
     for (int j = 0; j < 4; j++) {
-        __m256 rest = _mm256_fnmadd_ps(decay, a[j], _mm256_loadu_ps(d->v + 8 * j));
+        __m256 rest = _mm256_fnmadd_ps(decay, a[j], _mm256_loadu_ps(d->v + at + 8 * j));
         a[j] = _mm256_mul_ps(_mm256_set1_ps(d->beta), rest);
         __m256 out = _mm256_fmadd_ps(a[j], _mm256_set1_ps(d->kq), _mm256_mul_ps(decay, b[j]));
-        _mm256_storeu_ps(d->out + 8 * j, out);
+        _mm256_storeu_ps(d->out + at + 8 * j, out);
     }
-    float *s = d->state;
+    float *s = d->state + at;
     for (size_t i = 0; i < dk; i++, s += dv) {
         __m256 ki = _mm256_set1_ps(k[i]);
         for (int j = 0; j < 4; j++) {
@@ -37,6 +33,14 @@ static void delta(const qn_delta_slice *d) {
             _mm256_storeu_ps(s + 8 * j, _mm256_fmadd_ps(ki, a[j], old));
         }
     }
+}
+
+static void delta(const qn_delta_slice *d) {
+    if (d->n != QN_DELTA_COLUMNS) {
+        delta_columns(d);
+        return;
+    }
+    for (size_t at = 0; at < QN_DELTA_COLUMNS; at += 32) delta_half(d, at); // registers for so many
 }
 
 void qn_rows_avx2(qn_table *t) {

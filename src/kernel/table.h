@@ -52,7 +52,7 @@ typedef struct qn_softmax_step {
 } qn_softmax_step;
 
 // QN_DELTA_COLUMNS or fewer columns of one head's state, one token (ops.h, gated delta rule).
-#define QN_DELTA_COLUMNS 32
+#define QN_DELTA_COLUMNS 64
 typedef struct qn_delta_slice {
     float *state; // [dk][dv], at the first column
     size_t dk, dv, n;
