@@ -7,6 +7,7 @@ set -eu
 packages="
 gcc libc6-dev make cmake pkg-config
 libjansson-dev libpcre2-dev libedit-dev libpng-dev libjpeg62-turbo-dev libwebp-dev
+libzip-dev
 libcmocka-dev xz-utils
 "
 
@@ -17,7 +18,7 @@ present_without_dpkg() {
     for tool in cc make cmake pkg-config; do
         command -v "$tool" > /dev/null 2>&1 || return 1
     done
-    pkg-config --exists jansson libpcre2-8 libedit libpng libjpeg libwebp cmocka
+    pkg-config --exists jansson libpcre2-8 libedit libpng libjpeg libwebp libzip cmocka
 }
 
 missing() {

@@ -2,18 +2,22 @@
 #ifndef QN_QUANT_COMPARE_FILE_H
 #define QN_QUANT_COMPARE_FILE_H
 
+#include "quant/npz.h"
 #include "store/weight.h"
 
 typedef struct qn_compare_file { // {0} is none
     char *path;
     bool is_dump;
     qn_ckpt *ckpt;   // a folder or a .safetensors file
+    qn_npz npz;      // or the arrays of an .npz file,
     qn_map npy;      // or one .npy file,
     qn_tensor array; // whose only tensor is named after the file, if that is a dump's name
+    void *copy;      // its data, if the file has it in another order
 } qn_compare_file;
 
-// spec is a .safetensors or .npy file, a folder, or a name Org/Name. A .safetensors file is a dump
-// when it has a tensor that only dumps have (tokens, logits, hidden.N …), else a bare checkpoint.
+// spec is a .safetensors, .npy or .npz file, a folder, or a name Org/Name. A .safetensors file is a
+// dump when it has a tensor that only dumps have (tokens, logits, hidden.N …), else a bare
+// checkpoint. A lone array of any other name holds logits.
 bool qn_compare_file_open(qn_compare_file *f, const char *spec, qn_err *err);
 void qn_compare_file_close(qn_compare_file *f);
 

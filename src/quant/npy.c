@@ -1,5 +1,6 @@
-// The .npy format, versions 1 to 3: a magic number, the length of a header, and the header, which is
-// a Python dictionary of three keys in any order. Read with a cursor that never leaves the header.
+// The .npy format, versions 1 to 3: a magic number, the length of a header, and the header, a Python
+// dictionary of three keys in any order. Read with a cursor that never leaves the header.
+// What lies in big-endian or Fortran order is copied into the order that everything else reads.
 #include "quant/npy.h"
 
 #include <string.h>
@@ -74,45 +75,51 @@ static bool read_shape(cursor *c, qn_tensor *t) {
     return true;
 }
 
-static bool read_type(cursor *c, const char *text, qn_dtype *out) {
+static bool refuse_type(cursor *c, const char *text) {
+    if (text[0] && strcmp(text + 1, "V2") == 0)
+        return qn_fail(c->err, QN_UNSUPPORTED, "%s: the array's type is \"%s\", two bytes without "
+                       "a meaning (NumPy forgets bfloat16 so), expected floats or integers: save "
+                       "it as float32, or in .safetensors", c->what, text);
+    return qn_fail(c->err, QN_UNSUPPORTED, "%s: the array's type is \"%s\", expected floats or "
+                   "integers such as \"<f4\"", c->what, text);
+}
+
+static bool read_type(cursor *c, const char *text, qn_npy *a) {
     static const struct {
         const char *name;
         qn_dtype dtype;
-    } types[] = {{"f2", QN_DT_F16}, {"f4", QN_DT_F32}, {"f8", QN_DT_F64}, {"V2", QN_DT_BF16},
-                 {"i1", QN_DT_I8},  {"i2", QN_DT_I16}, {"i4", QN_DT_I32}, {"i8", QN_DT_I64},
-                 {"u1", QN_DT_U8},  {"u2", QN_DT_U16}, {"u4", QN_DT_U32}, {"u8", QN_DT_U64},
-                 {"b1", QN_DT_BOOL}};
-    bool order = text[0] == '<' || text[0] == '|' || text[0] == '=';
+    } types[] = {{"f2", QN_DT_F16}, {"f4", QN_DT_F32}, {"f8", QN_DT_F64}, {"i1", QN_DT_I8},
+                 {"i2", QN_DT_I16}, {"i4", QN_DT_I32}, {"i8", QN_DT_I64}, {"u1", QN_DT_U8},
+                 {"u2", QN_DT_U16}, {"u4", QN_DT_U32}, {"u8", QN_DT_U64}, {"b1", QN_DT_BOOL}};
+    bool order = text[0] && strchr("<>|=", text[0]);
     for (size_t i = 0; order && i < sizeof types / sizeof *types; i++)
         if (strcmp(text + 1, types[i].name) == 0) {
-            *out = types[i].dtype;
+            a->tensor.dtype = types[i].dtype;
+            a->big_endian = text[0] == '>' && qn_dtype_bytes(types[i].dtype) > 1;
             return true;
         }
-    return qn_fail(c->err, QN_UNSUPPORTED, "%s: the array's type is \"%s\", expected little-endian "
-                   "floats or integers such as \"<f4\"", c->what, text);
+    return refuse_type(c, text);
 }
 
-static bool read_value(cursor *c, const char *key, qn_tensor *t) {
+static bool read_value(cursor *c, const char *key, qn_npy *a) {
     char text[32];
     if (strcmp(key, "descr") == 0)
-        return quoted(c, text, sizeof text) ? read_type(c, text, &t->dtype)
+        return quoted(c, text, sizeof text) ? read_type(c, text, a)
                                             : bad(c, "a plain type, not a structure, as descr");
-    if (strcmp(key, "shape") == 0) return read_shape(c, t);
+    if (strcmp(key, "shape") == 0) return read_shape(c, &a->tensor);
     if (strcmp(key, "fortran_order") != 0) return bad(c, "descr, fortran_order and shape");
-    if (word(c, "False")) return true;
-    if (!word(c, "True")) return bad(c, "True or False as fortran_order");
-    return qn_fail(c->err, QN_UNSUPPORTED, "%s: the array is in Fortran order, expected C order "
-                   "(numpy.ascontiguousarray)", c->what);
+    a->fortran = word(c, "True");
+    return a->fortran || word(c, "False") || bad(c, "True or False as fortran_order");
 }
 
-static bool read_dictionary(cursor *c, qn_tensor *t) {
+static bool read_dictionary(cursor *c, qn_npy *a) {
     static const char *const keys[] = {"descr", "fortran_order", "shape"};
     unsigned seen = 0;
     char key[32];
     if (!take(c, '{')) return bad(c, "a dictionary");
     while (!take(c, '}')) {
         if (!quoted(c, key, sizeof key) || !take(c, ':')) return bad(c, "quoted keys");
-        if (!read_value(c, key, t)) return false;
+        if (!read_value(c, key, a)) return false;
         for (unsigned i = 0; i < 3; i++)
             if (strcmp(key, keys[i]) == 0) seen |= 1u << i;
         take(c, ',');
@@ -120,8 +127,9 @@ static bool read_dictionary(cursor *c, qn_tensor *t) {
     return seen == 7 || bad(c, "descr, fortran_order and shape");
 }
 
-bool qn_npy_parse(const qn_map *file, const char *what, qn_tensor *out, qn_err *err) {
+bool qn_npy_parse(const qn_map *file, const char *what, qn_npy *out, qn_err *err) {
     const uint8_t *d = file->data;
+    *out = (qn_npy){0};
     if (file->n < 10 || memcmp(d, "\x93NUMPY", 6) != 0 || d[6] < 1 || d[6] > 3)
         return qn_fail(err, QN_INPUT, "%s: not a .npy file, expected the bytes \\x93NUMPY and a "
                        "version from 1 to 3", what);
@@ -131,14 +139,53 @@ bool qn_npy_parse(const qn_map *file, const char *what, qn_tensor *out, qn_err *
         return qn_fail(err, QN_INPUT, "%s: the .npy header of %zu bytes passes the file's end",
                        what, length);
     cursor c = {(const char *)d + start, (const char *)d + start + length, what, err};
-    *out = (qn_tensor){0};
+    qn_tensor *t = &out->tensor;
     size_t bytes;
     if (!read_dictionary(&c, out)) return false;
-    if (!qn_mul(out->n, qn_dtype_bytes(out->dtype), &bytes) || bytes != file->n - start - length)
+    if (!qn_mul(t->n, qn_dtype_bytes(t->dtype), &bytes) || bytes != file->n - start - length)
         return qn_fail(err, QN_INPUT, "%s: %zu bytes of data, expected %zu values of %zu bytes",
-                       what, file->n - start - length, out->n, qn_dtype_bytes(out->dtype));
-    out->offset = start + length;
-    out->data = d + out->offset;
-    out->bytes = bytes;
+                       what, file->n - start - length, t->n, qn_dtype_bytes(t->dtype));
+    t->offset = start + length;
+    t->data = d + t->offset;
+    t->bytes = bytes;
+    return true;
+}
+
+// ---- the usual order ----
+
+static void copy_value(uint8_t *to, const uint8_t *from, size_t size, bool turned) {
+    for (size_t i = 0; i < size; i++) to[i] = from[turned ? size - 1 - i : i];
+}
+
+// Element k in C order, with its coordinates counted up beside it, lies at the sum of coordinate
+// times stride, where the first dimension is the one that runs fastest.
+static void copy_fortran(const qn_npy *a, uint8_t *to) {
+    const qn_tensor *t = &a->tensor;
+    size_t size = qn_dtype_bytes(t->dtype), stride[QN_MAX_DIMS] = {1}, at[QN_MAX_DIMS] = {0};
+    for (int i = 1; i < t->n_dims; i++) stride[i] = stride[i - 1] * t->shape[i - 1];
+    for (size_t k = 0, from = 0; k < t->n; k++) {
+        copy_value(to + k * size, t->data + from * size, size, a->big_endian);
+        for (int i = t->n_dims - 1; i >= 0; i--) {
+            from += stride[i];
+            if (++at[i] < t->shape[i]) break;
+            from -= at[i] * stride[i];
+            at[i] = 0;
+        }
+    }
+}
+
+bool qn_npy_settle(qn_npy *a, const char *what, void **owned, qn_err *err) {
+    qn_tensor *t = &a->tensor;
+    size_t size = qn_dtype_bytes(t->dtype);
+    *owned = NULL;
+    if (!t->n || !(a->big_endian || (a->fortran && t->n_dims > 1))) return true;
+    uint8_t *to = *owned = qn_big_alloc(t->bytes, what, err);
+    if (!to) return false;
+    if (a->fortran)
+        copy_fortran(a, to);
+    else
+        for (size_t i = 0; i < t->n; i++) copy_value(to + i * size, t->data + i * size, size, true);
+    t->data = to;
+    a->big_endian = a->fortran = false;
     return true;
 }
