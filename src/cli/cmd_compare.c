@@ -111,6 +111,20 @@ static void print_positions(const json_t *report) {
                     (long long)json_integer_value(beyond));
 }
 
+// A draft layer's logits have more figures than other tensors.
+static void print_drafts(const json_t *tensors) {
+    static const char *const keys[] = {"name", "kl", "kl_max", "top1", "top5", "top10",
+                                       "first_position_beyond"};
+    static const char *const heads[] = {"draft", "KL", "KL, max", "top-1", "top-5", "top-10",
+                                        "first position beyond"};
+    json_t *drafts = json_array(), *e;
+    size_t i;
+    json_array_foreach(tensors, i, e)
+        if (at(e, "positions")) json_array_append(drafts, e);
+    print_table(drafts, keys, heads, "<>>>>>>", MOST_LAYERS);
+    json_decref(drafts);
+}
+
 static void print_layers(const json_t *report) {
     static const char *const keys[] = {"name", "cosine", "max_abs_error", "relative_rms", "norm_a",
                                        "norm_b"};
@@ -118,6 +132,7 @@ static void print_layers(const json_t *report) {
                                         "norm B"};
     print_table(at(report, "layers"), keys, heads, "<>>>>>", MOST_LAYERS);
     print_table(at(report, "tensors"), keys, heads, "<>>>>>", MOST_LAYERS);
+    print_drafts(at(report, "tensors"));
     if (text_of(report, "first_layer")[0])
         qn_out_addf("\nfirst layer below the cosine           %s\n",
                     text_of(report, "first_layer"));
@@ -227,9 +242,10 @@ const qn_command qn_cmd_compare = {
     .usage = "A B [--html FILE] [OPTIONS]",
     .about =
         "Exit status 1 when they differ by more than the thresholds. B is the reference. A dump is\n"
-        "a .safetensors file with tensors as `quern dump` names them (tokens, logits, hidden.N, …),\n"
-        "from any framework and in any dtype, or logits as .npy; one side may have the last position\n"
-        "only. Checkpoints are compared weight by weight, whatever they are quantized to.\n"
+        "a .safetensors or .npz file with tensors as `quern dump` names them (tokens, logits,\n"
+        "hidden.N, …), from any framework and in any dtype, or logits as .npy; one side may have the\n"
+        "last position only. Checkpoints are compared weight by weight, whatever they are quantized\n"
+        "to and whether experts are stored one by one or as one tensor.\n"
         "docs/precision.md explains every figure.",
     .examples = "quern compare npu.safetensors cpu.safetensors\n"
                 "quern compare logits.npy cpu.safetensors --cosine 0.999 --max-abs 0.1\n"

@@ -12,8 +12,6 @@
 #include "base/str.h"
 #include "quant/compare_parts.h"
 
-static const char *const letters[2] = {"A", "B"};
-
 json_t *qn_compare_text(const char *s) {
     if (qn_utf8_valid(s, strlen(s)) == strlen(s)) return json_string(s);
     size_t cap = 4 * strlen(s) + 1;
@@ -61,24 +59,14 @@ void qn_compare_add_figures(json_t *o, const qn_diff *d) {
 void qn_compare_add_nonfinite(qn_comparison *c, int side, const char *tensor, const qn_side *s,
                               size_t row0, size_t cols) {
     if (!s->n) return;
-    size_t row = row0 + (size_t)(s->first / cols), col = (size_t)(s->first % cols);
-    const char *value = isnan(s->value) ? "nan" : s->value > 0 ? "inf" : "-inf";
     json_t *o = json_object();
     json_object_set_new(o, "side", json_string(side ? "b" : "a"));
-    json_object_set_new(o, "tensor", json_string(tensor));
+    json_object_set_new(o, "tensor", qn_compare_text(tensor));
     json_object_set_new(o, "count", json_integer((json_int_t)s->n));
-    json_object_set_new(o, "row", json_integer((json_int_t)row));
-    json_object_set_new(o, "column", json_integer((json_int_t)col));
-    json_object_set_new(o, "value", json_string(value));
+    json_object_set_new(o, "row", json_integer((json_int_t)(row0 + s->first / cols)));
+    json_object_set_new(o, "column", json_integer((json_int_t)(s->first % cols)));
+    json_object_set_new(o, "value", json_string(qn_side_value(s)));
     json_array_append_new(c->nonfinite, o);
-    if (json_array_size(c->nonfinite) > 8) return; // the list has them all, the reasons a few
-    qn_compare_reason(
-        c,
-        qn_strf("%s of %s: %llu value%s not finite, first %s at row %zu, column %zu", tensor,
-                letters[side], (unsigned long long)s->n, s->n == 1 ? " is" : "s are", value, row,
-                col),
-        qn_strf("%s 的 %s 中有 %llu 个值不是有限数,首个为 %s,位于第 %zu 行、第 %zu 列",
-                letters[side], tensor, (unsigned long long)s->n, value, row, col));
 }
 
 bool qn_compare_progress(qn_comparison *c, uint64_t done, uint64_t total, qn_err *err) {

@@ -22,13 +22,23 @@ qn_array qn_array_of_weight(const qn_weight *w) {
     return (qn_array){.weight = w, .rows = w->rows, .cols = w->cols, .stride = w->cols};
 }
 
-bool qn_array_rows(const qn_array *a, size_t row, size_t n, float *out, qn_err *err) {
+// Rows that follow each other where they are stored.
+static bool stored_rows(const qn_array *a, size_t row, size_t n, float *out, qn_err *err) {
     if (a->weight) return qn_weight_decode(a->weight, row, n, out, err);
-    row += a->row0;
     if (a->cols == a->stride)
         qn_tensor_to_f32(a->tensor, row * a->stride, n * a->cols, out);
     for (size_t i = 0; a->cols != a->stride && i < n; i++)
         qn_tensor_to_f32(a->tensor, (row + i) * a->stride, a->cols, out + i * a->cols);
+    return true;
+}
+
+bool qn_array_rows(const qn_array *a, size_t row, size_t n, float *out, qn_err *err) {
+    if (!a->order) return stored_rows(a, a->row0 + row, n, out, err);
+    for (size_t i = 0, step; i < n; i += step) {
+        size_t from = a->order[row + i];
+        for (step = 1; i + step < n && a->order[row + i + step] == from + step;) step++;
+        if (!stored_rows(a, from, step, out + i * a->cols, err)) return false;
+    }
     return true;
 }
 
@@ -47,6 +57,10 @@ void qn_side_merge(qn_side *s, const qn_side *next) {
         s->value = next->value;
     }
     s->n += next->n;
+}
+
+const char *qn_side_value(const qn_side *s) {
+    return isnan(s->value) ? "nan" : s->value > 0 ? "inf" : "-inf";
 }
 
 // ---- two arrays, block by block ----
@@ -79,14 +93,14 @@ static void one_block(void *ctx, size_t i, int thread) {
 // A long plain vector becomes a column, so that it is cut too.
 static qn_array stand_up(const qn_array *a, bool both_plain) {
     qn_array v = *a;
-    if (both_plain && a->rows == 1 && a->cols == a->stride && a->row0 == 0)
+    if (both_plain && a->rows == 1)
         v.rows = a->cols, v.cols = v.stride = 1;
     return v;
 }
 
 static bool walk_init(walk *w, qn_pool *pool, const qn_array *a, const qn_array *b, qn_err *err) {
     bool plain = a->tensor && b->tensor && a->cols == a->stride && b->cols == b->stride &&
-                 a->row0 == 0 && b->row0 == 0;
+                 a->row0 == 0 && b->row0 == 0 && !a->order && !b->order;
     size_t threads = (size_t)qn_pool_threads(pool);
     w->side[0] = stand_up(a, plain);
     w->side[1] = stand_up(b, plain);

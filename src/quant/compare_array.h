@@ -7,9 +7,10 @@
 
 typedef struct qn_array {
     const qn_tensor *tensor; // plain; stride is its columns
-    const qn_weight *weight; // or quantized; then row0 is 0 and stride is cols
+    const qn_weight *weight; // or quantized; then stride is cols
     size_t rows, cols;       // what counts: cols may be fewer than stride (a common prefix)
     size_t row0, stride;
+    const size_t *order;     // NULL, or the rows that count, [rows] of them
 } qn_array;
 
 qn_array qn_array_of_tensor(const qn_tensor *t);
@@ -23,6 +24,7 @@ typedef struct qn_side { // values that are not finite
 } qn_side;
 void qn_side_add(qn_side *s, uint64_t at, const float *x, size_t n); // elements at … at + n - 1
 void qn_side_merge(qn_side *s, const qn_side *next);                 // indices are absolute
+const char *qn_side_value(const qn_side *s); // the first one: "nan", "inf", "-inf"
 
 typedef struct qn_array_figures {
     qn_diff diff;

@@ -1,5 +1,5 @@
-// The .npy format, versions 1 to 3: a magic number, the length of a header, and the header, a Python
-// dictionary of three keys in any order. Read with a cursor that never leaves the header.
+// The .npy format, versions 1 to 3: a magic number, the length of a header, and the header, a
+// Python dictionary of three keys in any order. Read with a cursor that never leaves the header.
 // What lies in big-endian or Fortran order is copied into the order that everything else reads.
 #include "quant/npy.h"
 

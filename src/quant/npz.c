@@ -1,5 +1,5 @@
-// An .npz file is a zip archive of .npy files; libzip unpacks it. Owns the limits: an entry's size is
-// believed only as far as it can be true for an archive of this size, before anything is allocated,
+// An .npz file is a zip archive of .npy files; libzip unpacks it. Owns the limits: an entry's size
+// is believed only as far as it can be true for an archive of this size, before anything is allocated,
 // and what comes out must be exactly that long, with the right checksum.
 #include "quant/npz.h"
 

@@ -281,7 +281,7 @@ static void vocabulary_padding(void **state) {
     json_decref(r);
     r = compare(a, b);
     is_verdict(r, "different");
-    has_reason(r, "logits of A: 6 values are not finite, first -inf at row 0, column 39");
+    has_reason(r, "logits of A: 6 values are not finite, first -inf at position 0, column 39");
     json_decref(r);
     scratch_remove(a);
     scratch_remove(b);
@@ -298,8 +298,8 @@ static void nan_has_its_place_named(void **state) {
     char *b = usual_dump("b.safetensors", QN_DT_F32, logits, hidden[1]);
     json_t *r = compare(a, b);
     is_verdict(r, "different");
-    has_reason(r, "logits of A: 1 value is not finite, first nan at row 2, column 5");
-    has_reason(r, "hidden.1 of A: 1 value is not finite, first inf at row 4, column 1");
+    has_reason(r, "hidden.1 of A: 1 value is not finite, first inf at position 4, column 1; later "
+                  "tensors that are not finite: 1");
     assert_int_equal(json_array_size(at(r, "nonfinite")), 2);
     assert_string_equal(json_string_value(at(r, "first_layer")), "hidden.1");
     const json_t *position = json_array_get(at(r, "positions"), 2);
@@ -310,6 +310,72 @@ static void nan_has_its_place_named(void **state) {
     json_decref(r);
     scratch_remove(a);
     scratch_remove(b);
+}
+
+// A draft's logits get what logits get, thresholds and divergence too.
+static void draft_logits(void **state) {
+    (void)state;
+    enum { D = T - 1 };
+    float other[D * V];
+    memcpy(other, logits, sizeof other);
+    other[3 * V + 7] += 8; // the likeliest now
+    const tensor one[] = {{"logits", QN_DT_F32, {T, V}, 2, logits},
+                          {"mtp.logits", QN_DT_F32, {D, V}, 2, logits}};
+    const tensor two[] = {{"logits", QN_DT_F32, {T, V}, 2, logits},
+                          {"mtp.logits", QN_DT_F32, {D, V}, 2, other}};
+    char *a = write_dump("a.safetensors", two, 2), *b = write_dump("b.safetensors", one, 2);
+    json_t *r = compare(a, b);
+    is_verdict(r, "different");
+    has_reason(r, "mtp.logits: max abs error 8, expected at most 0.001");
+    has_reason(r, "mtp.logits: top-1 agreement 0.8, expected at least 1");
+    near(number(r, "overall", "kl"), 0, 0);
+    assert_true(json_is_null(at(r, "first_position")));
+    const json_t *draft = json_array_get(at(r, "tensors"), 0);
+    assert_string_equal(json_string_value(at(draft, "name")), "mtp.logits");
+    near(number(draft, NULL, "top1"), 0.8, 1e-12);
+    near(number(draft, NULL, "first_position_beyond"), 3, 0);
+    assert_int_equal(json_array_size(at(draft, "positions")), D);
+    assert_true(number(draft, NULL, "kl") > 0);
+    near(number(draft, NULL, "kl_max"), D * number(draft, NULL, "kl"), 1e-9);
+    json_decref(r);
+    scratch_remove(a);
+    scratch_remove(b);
+    // Without logits the draft's divergence is the only one.
+    a = write_dump("a.safetensors", two + 1, 1), b = write_dump("b.safetensors", one + 1, 1);
+    r = compare(a, b);
+    assert_true(number(r, "overall", "kl") > 0);
+    near(number(r, "overall", "top1"), 0.8, 1e-12);
+    json_decref(r);
+    scratch_remove(a);
+    scratch_remove(b);
+}
+
+// The first tensor in the order of layers is named, not the first in the file.
+static void where_a_computation_broke(void **state) {
+    (void)state;
+    float bad[T * V], bad_hidden[T * H];
+    memcpy(bad, logits, sizeof bad);
+    for (int i = 0; i < T * H; i++) bad_hidden[i] = i >= 3 * H ? NAN : hidden[0][i];
+    for (int i = 2 * V; i < T * V; i++) bad[i] = NAN;
+    const tensor list[] = {{"logits", QN_DT_F32, {T, V}, 2, bad},
+                           {"hidden.final", QN_DT_F32, {T, H}, 2, bad_hidden},
+                           {"hidden.10", QN_DT_F32, {T, H}, 2, bad_hidden},
+                           {"hidden.9", QN_DT_F32, {T, H}, 2, bad_hidden},
+                           {"hidden.2", QN_DT_F32, {T, H}, 2, hidden[0]}};
+    char *a = write_dump("a.safetensors", list, 5);
+    json_t *r = compare(a, a);
+    is_verdict(r, "different");
+    has_reason(r, "hidden.9 of A: 24 values are not finite, first nan at position 3, column 0; "
+                  "later tensors that are not finite: 3");
+    has_reason(r, "hidden.9 of B: 24 values");
+    assert_int_equal(json_array_size(at(r, "reasons")), 2);
+    assert_string_equal(json_string_value(at(r, "first_layer")), "hidden.9");
+    const json_t *first = json_array_get(at(r, "nonfinite"), 0);
+    assert_string_equal(json_string_value(at(first, "tensor")), "hidden.9");
+    near(number(first, NULL, "row"), 3, 0);
+    near(number(r, NULL, "first_position_beyond"), 2, 0);
+    json_decref(r);
+    scratch_remove(a);
 }
 
 static void what_cannot_be_compared(void **state) {
@@ -465,6 +531,8 @@ int main(void) {
         cmocka_unit_test(the_last_position_alone),
         cmocka_unit_test(vocabulary_padding),
         cmocka_unit_test(nan_has_its_place_named),
+        cmocka_unit_test(draft_logits),
+        cmocka_unit_test(where_a_computation_broke),
         cmocka_unit_test(what_cannot_be_compared),
         cmocka_unit_test(equal_checkpoints_in_other_files),
         cmocka_unit_test(quantized_against_its_original),
