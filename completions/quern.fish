@@ -128,7 +128,7 @@ complete -c quern -n '__fish_seen_subcommand_from bench' -l quiet -s q -d 'no no
 complete -c quern -n '__fish_seen_subcommand_from bench' -l help -s h -d 'this page'
 complete -c quern -n __fish_use_subcommand -f -a check -d 'read every tensor and say what is wrong with a checkpoint'
 complete -c quern -n '__fish_seen_subcommand_from check' -l against -x -d 'compare every weight with this one: the original, or another quantization of it'
-complete -c quern -n '__fish_seen_subcommand_from check' -l forward -d 'run a short text and look at the activations\' range'
+complete -c quern -n '__fish_seen_subcommand_from check' -l forward -d 'run a short text: every layer\'s largest activation, and what f16 cannot hold'
 complete -c quern -n '__fish_seen_subcommand_from check' -l tensors -d 'print the figures of every tensor'
 complete -c quern -n '__fish_seen_subcommand_from check' -l group-size -x -d 'inputs per scale, for signed-view and zero-offset, when it cannot be inferred'
 complete -c quern -n '__fish_seen_subcommand_from check' -l threads -x -d 'cores to use (default: all)'

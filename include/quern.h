@@ -239,10 +239,13 @@ typedef void (*qn_event_fn)(void *user, qn_request *r, const qn_event *e);
 
 // Probe: called once per token position computed, with rows named as `quern dump` names tensors:
 // "hidden.0" … "hidden.L", "hidden.final", "logits", "mtp.logits". data has n floats, valid
-// during the call. position counts from 0 in the sequence.
+// during the call. position counts from 0 in the sequence. QN_PROBE_ACTIVATIONS shows everything
+// that an engine would store on the way: the outputs of the modules ("layers.3.mlp.up_proj",
+// "layers.3.mlp.experts.17.up_proj", "norm"), what goes into one and is no other's output
+// ("layers.3.mlp.down_proj.input"), and "layers.3.output".
 typedef void (*qn_probe_fn)(void *user, const char *name, size_t position, const float *data,
                             size_t n);
-enum { QN_PROBE_LOGITS = 1, QN_PROBE_HIDDEN = 2, QN_PROBE_MTP = 4 };
+enum { QN_PROBE_LOGITS = 1, QN_PROBE_HIDDEN = 2, QN_PROBE_MTP = 4, QN_PROBE_ACTIVATIONS = 8 };
 
 typedef struct qn_image { // decoded pixels, RGB, row major; or an encoded file's bytes
     const void *data;

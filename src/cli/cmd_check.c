@@ -71,6 +71,31 @@ static void print_worst(const json_t *worst) {
     qn_table_print(&t, 0);
 }
 
+// Every layer's largest activation; which one of an expert's is told apart.
+static void print_forward(const json_t *forward) {
+    static const char *const heads[] = {"layer", "largest activation", "|value|", "channel",
+                                        "position", "past 65504"};
+    static const char *const keys[] = {"max_abs", "channel", "position", "over"};
+    qn_table t = {.align = "<<>>>>"};
+    size_t i;
+    json_t *e;
+    if (!forward) return;
+    qn_out_addf("\nactivations on a text of %d tokens\n",
+                (int)json_integer_value(json_object_get(forward, "tokens")));
+    for (i = 0; i < 6; i++) qn_table_add(&t, heads[i]);
+    json_array_foreach(json_object_get(forward, "layers"), i, e) {
+        const json_t *expert = json_object_get(e, "expert");
+        qn_table_add(&t, text_of(e, "name"));
+        if (expert)
+            qn_table_addf(&t, "%s (expert %d)", text_of(e, "activation"),
+                          (int)json_integer_value(expert));
+        else
+            qn_table_add(&t, text_of(e, "activation"));
+        for (size_t k = 0; k < 4; k++) add_number(&t, e, keys[k]);
+    }
+    qn_table_print(&t, 0);
+}
+
 static void print(const qn_args *a, const json_t *report) {
     const json_t *summary = json_object_get(report, "summary");
     const json_t *problems = json_object_get(report, "problems");
@@ -84,6 +109,7 @@ static void print(const qn_args *a, const json_t *report) {
                     n == 1 ? "" : "s");
     print_problems(problems);
     print_worst(json_object_get(summary, "worst"));
+    print_forward(json_object_get(summary, "forward"));
     json_t *rest = json_copy((json_t *)(uintptr_t)summary);
     json_object_del(rest, "worst");
     json_object_del(rest, "forward");
@@ -115,7 +141,8 @@ static int run(const qn_args *a, qn_err *err) {
 static const qn_option options[] = {
     {.name = "against", .kind = QN_OPT_FILE, .value = "MODEL",
      .help = "compare every weight with this one: the original, or another quantization of it"},
-    {.name = "forward", .help = "run a short text and look at the activations' range"},
+    {.name = "forward",
+     .help = "run a short text: every layer's largest activation, and what f16 cannot hold"},
     {.name = "tensors", .help = "print the figures of every tensor"},
     {.name = "group-size", .kind = QN_OPT_INT, .value = "N", .lo = 1, .hi = 1 << 20,
      .help = "inputs per scale, for signed-view and zero-offset, when it cannot be inferred"},

@@ -4,15 +4,19 @@
 #include "base/mem.h"
 #include "engine/engine.h"
 
+static unsigned probe_of(const char *name) {
+    if (!strcmp(name, "logits")) return QN_PROBE_LOGITS;
+    return strncmp(name, "hidden.", 7) ? QN_PROBE_ACTIVATIONS : QN_PROBE_HIDDEN;
+}
+
 // One probe for the model serves two masters: the caller, who sees every position once however
 // often it is computed, and the draft layer, which wants the target's last hidden state.
 static void see(void *user, const char *name, size_t position, const float *data, size_t n) {
     qn_request *r = user;
-    bool logits = !strcmp(name, "logits");
     if (r->drafting && !r->decodes && !strcmp(name, "hidden.final"))
         qn_draft_note(r, position, data);
     if (position < r->probed || !r->on_probe) return;
-    if (r->probe & (logits ? QN_PROBE_LOGITS : QN_PROBE_HIDDEN))
+    if (r->probe & probe_of(name))
         r->on_probe(r->user, name, position, data, n);
 }
 

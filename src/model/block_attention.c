@@ -122,14 +122,19 @@ static void attention_run(const void *block, qn_pass *p) {
     qn_pass_matmul(p, "self_attn.v_proj", &a->v, m, v, nkv);
     if (a->q_norm) qn_headnorm(p->pool, q, ldq, a->q_norm, p->eps, m, a->n_heads, d);
     if (a->k_norm) qn_headnorm(p->pool, k, nkv, a->k_norm, p->eps, m, a->n_kv, d);
+    if (a->q_norm) qn_pass_show(p, "self_attn.q_norm", q, ldq, nq);
+    if (a->k_norm) qn_pass_show(p, "self_attn.k_norm", k, nkv, nkv);
     qn_rope(p->pool, q, ldq, p->rope, m, a->n_heads, d, p->rope_dims / 2);
     qn_rope(p->pool, k, nkv, p->rope, m, a->n_kv, d, p->rope_dims / 2);
+    qn_pass_show(p, "self_attn.q_rotated", q, ldq, nq);
+    qn_pass_show(p, "self_attn.k_rotated", k, nkv, nkv);
 
     const qn_kv_view view = {p->arena + p->kv_at, p->block_bytes, p->block_tokens, a->n_kv, d,
                              p->kv_type};
     qn_kv_store(p->pool, &view, p->rows, m, k, v, nkv);
     qn_attention(p->pool, &view, p->rows, m, q, ldq, a->n_heads, 1 / sqrtf((float)d), a->window,
                  mix, nq);
+    qn_pass_show(p, "self_attn.attention", mix, nq, nq);
     if (a->gated) qn_sigmoid_mul(p->pool, mix, nq, q + nq, ldq, m, nq);
     qn_pass_look(p, "self_attn", mix, m, nq);
     qn_acts_set(p->acts, mix, m, nq, nq);

@@ -276,6 +276,7 @@ static void deltanet_run(const void *block, qn_pass *p) {
     describe_tokens(l, p, &s);
     qn_pool_run(p->pool, m, row_task, &job);
     keep_conv_states(&job);
+    qn_pass_show(p, "linear_attn.conv1d", s.conv, c, c);
     qn_silu_mul(p->pool, s.conv, c, l->ones, 0, s.conv, c, m, c);
     qn_headnorm(p->pool, s.conv, c, l->unit_q, L2_EPS / (float)l->dk, m, l->n_k, l->dk);
     qn_headnorm(p->pool, s.conv + l->k_dim, c, l->unit_k, L2_EPS / (float)l->dk, m, l->n_k, l->dk);
@@ -284,9 +285,12 @@ static void deltanet_run(const void *block, qn_pass *p) {
     qn_delta_rule(p->pool, s.runs, p->n_runs, l->n_k, nv, l->dk, l->dv);
     qn_pass_look(p, "linear_attn.A_log", s.a, m, nv);
     qn_pass_look(p, "linear_attn", s.o, m, v);
+    qn_pass_show(p, "linear_attn.norm.input", s.o, v, v);
     qn_headnorm(p->pool, s.o, v, l->norm, l->eps, m, nv, l->dv);
     qn_pass_look(p, "linear_attn.norm", s.o, m, v);
+    qn_pass_show(p, "linear_attn.norm", s.o, v, v);
     qn_silu_mul(p->pool, s.z, v, s.o, v, s.o, v, m, v);
+    qn_pass_show(p, "linear_attn.out_proj.input", s.o, v, v);
     qn_acts_set(p->acts, s.o, m, v, v);
     qn_pass_matmul(p, "linear_attn.out_proj", &l->out, m, p->out, l->hidden);
 }

@@ -50,6 +50,7 @@ static void mlp_run(const void *block, qn_pass *p) {
     qn_pass_matmul(p, "mlp.gate_proj", &l->gate, p->m, gate, n);
     qn_pass_matmul(p, "mlp.up_proj", &l->up, p->m, up, n);
     qn_silu_mul(p->pool, gate, n, up, n, gate, n, p->m, n);
+    qn_pass_show(p, "mlp.down_proj.input", gate, n, n);
     qn_acts_set(p->acts, gate, p->m, n, n);
     qn_pass_matmul(p, "mlp.down_proj", &l->down, p->m, p->out, l->hidden);
 }

@@ -3,7 +3,7 @@
 //   out = sum over the picks in order of rank of p_e expert_e(x)  [+ sigmoid(ws x) shared(x)]
 // Rows are sorted by expert so that every expert's weights are read once for all of its tokens; the
 // results are summed in each token's own order of picks, so that company changes nothing.
-#include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -237,6 +237,17 @@ static void run_jobs(const moe *l, qn_pass *p, const picks *k, qn_matmul_job *jo
     qn_matmul_jobs(p->acts, jobs, n);
 }
 
+// Rows y [places][n] as those of their tokens, under the experts' names.
+static void show_experts(const moe *l, const qn_pass *p, const picks *k, const char *name,
+                         const float *y, size_t n) {
+    char full[64];
+    for (size_t e = 0; p->watched && e < l->n_experts; e++) {
+        snprintf(full, sizeof full, "mlp.experts.%zu.%s", e, name);
+        for (size_t i = k->first[e]; i < k->first[e + 1]; i++)
+            qn_pass_show_row(p, full, k->token[i], y + i * n, n);
+    }
+}
+
 static void run_experts(const moe *l, qn_pass *p, const picks *k) {
     size_t n = p->m * l->top_k, h = l->hidden, w = l->inner;
     float *x = qn_pass_take(p, n * h * sizeof *x), *y = qn_pass_take(p, n * h * sizeof *y);
@@ -249,12 +260,17 @@ static void run_experts(const moe *l, qn_pass *p, const picks *k) {
              (float *const[2]){gate, up}, w);
     qn_pass_look(p, "mlp.experts.gate_proj", gate, n, w);
     qn_pass_look(p, "mlp.experts.up_proj", up, n, w);
+    show_experts(l, p, k, "gate_proj", gate, w);
+    show_experts(l, p, k, "up_proj", up, w);
     qn_silu_mul(p->pool, gate, w, up, w, gate, w, n, w);
+    show_experts(l, p, k, "down_proj.input", gate, w);
     qn_acts_set(p->acts, gate, n, w, w);
     run_jobs(l, p, k, jobs, (const qn_mat *const[2]){l->down, NULL}, (float *const[2]){y, NULL}, h);
     qn_pass_look(p, "mlp.experts.down_proj", y, n, h);
+    show_experts(l, p, k, "down_proj", y, h);
     move.sorted = y;
     qn_pool_run(p->pool, p->m, sum_row, &move);
+    qn_pass_show(p, "mlp.experts", p->out, h, h);
 }
 
 // out += sigmoid(ws x) shared(x).
@@ -267,6 +283,7 @@ static void run_shared(const moe *l, qn_pass *p) {
     qn_pass_matmul(p, "mlp.shared_expert.up_proj", &l->shared_up, m, up, w);
     qn_pass_matmul(p, "mlp.shared_expert_gate", &l->shared_weight, m, weight, 1);
     qn_silu_mul(p->pool, gate, w, up, w, gate, w, m, w);
+    qn_pass_show(p, "mlp.shared_expert.down_proj.input", gate, w, w);
     qn_acts_set(p->acts, gate, m, w, w);
     qn_pass_matmul(p, "mlp.shared_expert.down_proj", &l->shared_down, m, y, h);
     for (size_t r = 0; r < m; r++) {
@@ -286,6 +303,7 @@ static void moe_run(const void *block, qn_pass *p) {
     sort_picks(l, &k, p->m);
     run_experts(l, p, &k);
     if (l->shared_inner) run_shared(l, p);
+    qn_pass_show(p, "mlp", p->out, l->hidden, l->hidden);
 }
 
 extern const qn_block_kind qn_block_moe;

@@ -52,6 +52,7 @@ static qn_pass alone(const qn_work *w, size_t segment, qn_run *run) {
     p.scratch = w->scratch;
     p.scratch_left = w->scratch_bytes;
     p.trace = true;
+    p.watched = false; // shown once already
     p.traced = NULL;
     return p;
 }

@@ -25,6 +25,7 @@ static bool begin(qn_work *w, const qn_step *step, qn_err *err) {
                                      s->no_logits});
         w->runs[i].state = s->state;
         w->runs[i].state_after = s->state_after;
+        if (s->probe & QN_PROBE_ACTIVATIONS) qn_work_watch(w, i, s->on_probe, s->user);
     }
     qn_work_ready(w, step->arena);
     return true;
@@ -36,6 +37,7 @@ static bool embed(qn_work *w, const qn_step *step, qn_err *err) {
         if (!qn_work_embed(w, w->runs[i].row, s->tokens, s->n, err)) return false;
         qn_work_splice(w, w->runs[i].row, s->position, s->n, s->spans, s->n_spans);
     }
+    qn_pass_show(&w->pass, "embed_tokens", w->x, w->pass.hidden, w->pass.hidden);
     qn_fault_note(w, w->x, w->pass.hidden, "embed_tokens", -1, false);
     return true;
 }

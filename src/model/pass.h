@@ -4,6 +4,7 @@
 
 #include "kernel/matmul.h"
 #include "kernel/ops.h"
+#include "quern.h"
 
 // Consecutive rows of the pass that belong to one sequence.
 typedef struct qn_run {
@@ -11,6 +12,9 @@ typedef struct qn_run {
     uint8_t *state;              // recurrent state of the sequence, or NULL
     uint8_t *const *state_after; // NULL, or per row where the state after it goes (entries may be
                                  // NULL: not wanted there)
+    qn_probe_fn on_probe;        // who sees every activation of these rows, or NULL
+    void *user;
+    size_t position;             // of the first row in the sequence, for on_probe
 } qn_run;
 
 typedef struct qn_pass {
@@ -30,6 +34,8 @@ typedef struct qn_pass {
     size_t state_at;   // this layer's place in the recurrent state
     const float *in;   // [m][hidden]
     float *out;        // [m][hidden]
+    int layer;         // that is running, for on_probe; -1: outside the layers
+    bool watched;      // some run has an on_probe
     uint8_t *scratch;  // for the running block
     size_t scratch_left;
     // Looking for the first tensor whose output is not finite: only while tracing (see fault.c).
@@ -45,7 +51,16 @@ static inline size_t qn_pass_round(size_t bytes) { return (bytes + 63) & ~(size_
 // y[m][n] of the tensor called name: remembers the first name that was not finite when tracing.
 void qn_pass_look(qn_pass *p, const char *name, const float *y, size_t rows, size_t n);
 
-// p->acts = x [rows][k]; then y = x W^T with its name for the trace.
+// Shows rows y [m][ld], n floats each, to whoever watches (QN_PROBE_ACTIVATIONS), as
+// "layers.N.NAME"; costs nothing when nobody does. NAME is the module whose output it is, or with
+// ".input" behind it the module it goes into. Everything that an engine computing in f16 would
+// store is shown; what stays in the registers of fused kernels (attention scores), what all keep in
+// f32 (the recurrent state) and what is bounded (router and decay after their squashing) is not.
+void qn_pass_show(const qn_pass *p, const char *name, const float *y, size_t ld, size_t n);
+// The same for one row of the pass.
+void qn_pass_show_row(const qn_pass *p, const char *name, size_t row, const float *y, size_t n);
+
+// p->acts = x [rows][k]; then y = x W^T with its name for the trace and for whoever watches.
 void qn_pass_matmul(qn_pass *p, const char *name, const qn_mat *w, size_t rows, float *y,
                     size_t ldy);
 

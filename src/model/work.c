@@ -112,6 +112,8 @@ static void grow_segments(qn_work *w, size_t n) {
 
 bool qn_work_begin(qn_work *w, size_t n_segments, size_t n_rows, size_t n_out, qn_err *err) {
     w->n_segments = w->n_out = w->pass.m = 0;
+    w->pass.layer = -1;
+    w->pass.watched = false;
     if (!n_segments || !n_rows) return qn_fail(err, QN_USAGE, "a step without tokens");
     if (!grow_rows(w, n_rows, err) || !grow_out(w, n_out, err)) return false;
     grow_segments(w, n_segments);
@@ -134,6 +136,14 @@ void qn_work_place(qn_work *w, const qn_place *p) {
     }
     w->first_out[s + 1] = w->n_out;
     w->pass.m += p->n;
+}
+
+void qn_work_watch(qn_work *w, size_t segment, qn_probe_fn on_probe, void *user) {
+    qn_run *r = &w->runs[segment];
+    r->on_probe = on_probe;
+    r->user = user;
+    r->position = w->start[segment];
+    w->pass.watched = true;
 }
 
 void qn_work_ready(qn_work *w, uint8_t *arena) {
@@ -190,15 +200,20 @@ static void run_block(qn_work *w, const qn_layer *l, const qn_block_kind *kind, 
                       bool draft) {
     qn_pass *p = &w->pass;
     size_t h = p->hidden;
-    const float *norm = kind == l->mixer ? l->input_norm : l->post_norm;
-    qn_rmsnorm(p->pool, w->x, h, norm, p->eps, w->normed, h, p->m, h);
+    bool first = kind == l->mixer;
+    qn_rmsnorm(p->pool, w->x, h, first ? l->input_norm : l->post_norm, p->eps, w->normed, h, p->m,
+               h);
+    p->layer = l->index;
+    qn_pass_show(p, first ? "input_layernorm" : "post_attention_layernorm", w->normed, h, h);
     p->kv_at = l->kv_at;
     p->state_at = l->state_at;
     p->scratch = w->scratch;
     p->scratch_left = w->scratch_bytes;
     kind->run(block, p);
     qn_add(p->pool, w->x, h, w->mixed, h, p->m, h);
+    qn_pass_show(p, first ? "post_attention_layernorm.input" : "output", w->x, h, h);
     qn_fault_trace(w, l, kind, block, draft);
+    p->layer = -1;
 }
 
 void qn_work_layer(qn_work *w, const qn_layer *l, bool draft) {
@@ -210,6 +225,7 @@ void qn_work_finish(qn_work *w, const float *norm, bool draft) {
     qn_pass *p = &w->pass;
     size_t h = p->hidden, v = w->model->config.vocab_size;
     qn_rmsnorm(p->pool, w->x, h, norm, p->eps, w->normed, h, p->m, h);
+    qn_pass_show(p, "norm", w->normed, h, h);
     qn_fault_note(w, w->normed, h, "norm", -1, draft);
     for (size_t i = 0; i < w->n_out; i++)
         memcpy(w->hidden + i * h, w->normed + w->out_row[i] * h, h * sizeof(float));

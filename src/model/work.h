@@ -56,6 +56,8 @@ typedef struct qn_place {
 } qn_place;
 // Appends a segment's rows. Segments come in order.
 void qn_work_place(qn_work *w, const qn_place *p);
+// Shows a segment's activations to on_probe.
+void qn_work_watch(qn_work *w, size_t segment, qn_probe_fn on_probe, void *user);
 // After the last one: the table of rotations.
 void qn_work_ready(qn_work *w, uint8_t *arena);
 

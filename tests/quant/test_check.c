@@ -118,7 +118,7 @@ static void warnings_that_matter(void **state) {
     json_decref(r);
     r = check("models/tiny-qwen3", (qn_check_options){.forward = true});
     const json_t *forward = json_object_get(json_object_get(r, "summary"), "forward");
-    assert_int_equal(json_array_size(json_object_get(forward, "layers")), 6);
+    assert_int_equal(json_array_size(json_object_get(forward, "layers")), 7);
     json_decref(r);
 }
 
