@@ -79,15 +79,20 @@ static bool read_merges(doc *d, qn_err *err) {
 
 static bool is_null(qn_span v) { return v.n == 4 && memcmp(v.text, "null", 4) == 0; }
 
+static bool is_zero(qn_span v) { // 0, 0.0; the span has no 0 byte behind it
+    for (size_t i = 0; i < v.n; i++)
+        if (v.text[i] != '0' && v.text[i] != '.') return false;
+    return v.n > 0;
+}
+
 // Options of the original's BPE that would change ids must be off.
 static bool check_option(const doc *d, qn_span v, qn_err *err) {
     static const char *const off[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     const char *key = d->key.data;
     for (size_t i = 0; i < sizeof off / sizeof *off; i++) {
         if (strcmp(key, off[i]) != 0 || is_null(v)) continue;
-        bool nothing = (v.n == 2 && v.text[0] == '"') ||
-                       (v.n >= 1 && strspn(v.text, "0.") >= v.n);
-        if (!nothing)
+        bool empty = v.n == 2 && v.text[0] == '"';
+        if (!empty && !is_zero(v))
             return qn_fail(err, QN_UNSUPPORTED, "%s: model.%s is %.*s, expected null", d->s.what,
                            key, (int)(v.n < 40 ? v.n : 40), v.text);
     }
