@@ -47,6 +47,7 @@ static char *prompt(EditLine *e) {
 static int read_character(EditLine *e, wchar_t *out) {
     char bytes[8];
     for (size_t n = 0; n < sizeof bytes;) {
+        if (qn_interrupted()) return 0; // before the reading began
         ssize_t got = read(STDIN_FILENO, bytes + n, 1);
         if (got < 0 && errno == EINTR && !qn_interrupted()) continue;
         if (got <= 0) return 0;
@@ -137,6 +138,7 @@ static bool read_raw(qn_line_input *in, const char **text, size_t *n, qn_err *er
     if (!in->edit) return qn_lines_next(&in->lines, text, n, err);
     int count = 0;
     el_resize(in->edit);
+    el_set(in->edit, EL_PREP_TERM, 1); // before the prompt shows: Ctrl-C is a key from there on
     *text = el_gets(in->edit, &count);
     *n = *text && count > 0 ? strlen(*text) : 0;
     while (*n && ((*text)[*n - 1] == '\n' || (*text)[*n - 1] == '\r')) --*n;
