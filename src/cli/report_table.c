@@ -55,7 +55,7 @@ static void print_tensors(const json_t *list) {
     for (i = 0; i < sizeof heads / sizeof *heads; i++) qn_table_add(&t, heads[i]);
     for (int computed = 1; computed >= 0; computed--)
         json_array_foreach(list, i, e) {
-            if (!has_figures(e) || json_is_number(at(e, "code_min")) != (computed == 1)) continue;
+            if (!has_figures(e) || json_is_number(at(e, "scale_min")) != (computed == 1)) continue;
             figures++;
             if (n < MOST_ROWS) add_row(&t, e), n++;
         }

@@ -20,6 +20,7 @@ typedef struct proof {
     const qn_rewrite *r;
     const qn_ckpt *written;
     uint64_t seed;
+    int zero_offset; // of GPTQ zeros that vary
     struct result {
         uint64_t rows, columns, values, mismatches;
         bool seen;
@@ -82,7 +83,8 @@ static void prove_one(void *ctx, size_t i, int thread) {
         return;
     }
     if (written->n == 0) return;
-    qn_second *second = qn_second_new(p->r->source, t->source->name, &result->err);
+    qn_second *second = qn_second_new(p->r->source, p->zero_offset, t->source->name,
+                                      &result->err);
     if (!second) return;
     size_t cols = written->shape[written->n_dims - 1];
     subject s = {t, written, second, written->n / cols, cols, p->r->saturate, result};
@@ -117,7 +119,8 @@ bool qn_prove_decoded(const qn_rewrite *r, const char *dir, json_t *report, qn_e
     qn_ckpt *written = qn_ckpt_open(dir, 0, err);
     if (!written) return qn_err_prefix(err, "proof: the result cannot be read back");
     qn_pool *pool = qn_pool_new(r->n_threads, err);
-    proof p = {r, written, qn_rng_system() >> 12, QN_NEW_ARRAY(struct result, r->n_tensors)};
+    proof p = {r, written, qn_rng_system() >> 12, qn_second_zero_offset(r->source),
+               QN_NEW_ARRAY(struct result, r->n_tensors)};
     if (pool) qn_pool_run(pool, r->n_tensors, prove_one, &p);
     bool ok = pool != NULL;
     if (ok) report_check(&p, report);

@@ -163,34 +163,72 @@ static float byte_value(const qn_second *s, size_t row, size_t col) {
 
 // ---- recognising ----
 
-// The first of a config's keys that is there, looked for in nested weight descriptions too.
-static const json_t *config_key(const qn_ckpt *c, const char *const *keys) {
+// What a config may say about sizes: one description for all, or one per group of modules, which
+// the tensors then choose between.
+enum { MOST_SAID = 16 };
+
+typedef struct said {
+    const json_t *list[MOST_SAID];
+    size_t n;
+} said;
+
+static void hear(said *s, const json_t *o) {
+    if (json_is_object(o) && s->n < MOST_SAID) s->list[s->n++] = o;
+}
+
+// The config itself; compressed-tensors' config_groups.*.weights; overrides of GPTQModel (dynamic)
+// and AutoRound (extra_config).
+static said listen(const qn_ckpt *c) {
+    static const char *const nests[] = {"config_groups", "dynamic", "extra_config"};
     const json_t *q = qn_ckpt_quant_config(c);
+    said s = {.n = 0};
+    const char *key;
+    json_t *v;
+    hear(&s, q);
+    for (size_t i = 0; i < sizeof nests / sizeof *nests; i++)
+        json_object_foreach(json_object_get(q, nests[i]), key, v)
+            hear(&s, i ? v : json_object_get(v, "weights"));
+    return s;
+}
+
+// The first of some keys that an object has.
+static const json_t *key_of(const json_t *o, const char *const *keys) {
     for (; *keys; keys++) {
-        const json_t *v = json_object_get(q, *keys);
+        const json_t *v = json_object_get(o, *keys);
         if (v && !json_is_null(v)) return v;
     }
     return NULL;
 }
 
-static size_t config_group(const qn_ckpt *c) {
-    static const char *const keys[] = {"group_size", "q_group_size", NULL};
-    const json_t *v = config_key(c, keys);
-    return json_is_integer(v) && json_integer_value(v) > 0 ? (size_t)json_integer_value(v) : 0;
+static const json_t *config_key(const qn_ckpt *c, const char *const *keys) {
+    return key_of(qn_ckpt_quant_config(c), keys);
 }
+
+// The i-th number said under one of the keys, 0 when there is none.
+static int64_t said_number(const said *s, size_t i, const char *const *keys) {
+    const json_t *v = key_of(s->list[i], keys);
+    return json_is_integer(v) ? (int64_t)json_integer_value(v) : 0;
+}
+
+static const char *const group_keys[] = {"group_size", "q_group_size", NULL};
+static const char *const bit_keys[] = {"bits", "w_bit", "wbits", "num_bits", NULL};
+static const char *const block_keys[] = {"weight_block_size", "block_structure", NULL};
 
 static bool covers(size_t cols, size_t group, size_t n_groups) {
     return group > 0 && (cols + group - 1) / group == n_groups;
 }
 
-// Inputs per group: the config's if that gives the groups there are, else an even split, else the
-// power of two that does (a short last group).
+// Inputs per group: what the config says if that gives the groups there are, else an even split,
+// else the power of two that does (a short last group).
 static size_t group_of(const qn_ckpt *c, size_t cols, size_t n_groups) {
-    size_t g = config_group(c);
+    said s = listen(c);
     if (n_groups <= 1) return cols ? cols : 1;
-    if (covers(cols, g, n_groups)) return g;
+    for (size_t i = 0; i < s.n; i++) {
+        int64_t g = said_number(&s, i, group_keys);
+        if (g > 0 && covers(cols, (size_t)g, n_groups)) return (size_t)g;
+    }
     if (cols % n_groups == 0) return cols / n_groups;
-    for (g = 8; g < cols; g *= 2)
+    for (size_t g = 8; g < cols; g *= 2)
         if (covers(cols, g, n_groups)) return g;
     return 0;
 }
@@ -202,9 +240,9 @@ static const qn_tensor *part(const qn_ckpt *c, const char *prefix, const char *s
     return t && t->data ? t : NULL;
 }
 
-static bool flat_index(const qn_tensor *t) { // all zero: a placeholder, or absent
+static bool flat_index(const qn_tensor *t) { // all 0 or all -1: a placeholder, or absent
     for (size_t i = 0; t && i < t->n; i++)
-        if (number(t, i) != 0) return false;
+        if (number(t, i) != number(t, 0) || number(t, i) > 0) return false;
     return true;
 }
 
@@ -214,24 +252,27 @@ static bool index_fits(const qn_second *s) {
     return true;
 }
 
+// The one value of all stored zeros, or -1.
+static int constant_zero(const qn_second *s) {
+    int first = field(s->zeros, 0, 1, 0, s->bits);
+    for (size_t g = 0; g < s->n_groups; g++)
+        for (size_t o = 0; o < s->rows; o++)
+            if (field(s->zeros, g * s->zeros->shape[1], 1, o, s->bits) != first) return -1;
+    return first;
+}
+
 // Symmetric files store one zero throughout: 2^(b-1) - 1 means "plus one on reading" (v1), 2^(b-1)
-// is the zero itself (v2). The label counts only where the zeros vary.
-static void gptq_zeros(const qn_ckpt *c, qn_second *s) {
+// is the zero itself (v2). Where the zeros vary the codes are asked (qn_second_zero_offset), and
+// the label when they cannot tell.
+static void gptq_zeros(const qn_ckpt *c, int zero_offset, qn_second *s) {
     static const char *const formats[] = {"checkpoint_format", "format", NULL};
     static const char *const syms[] = {"sym", "symmetric", NULL};
     const json_t *label = config_key(c, formats), *sym = config_key(c, syms);
     bool v2 = json_is_string(label) && strcmp(json_string_value(label), "gptq_v2") == 0;
-    int middle = 1 << (s->bits - 1);
-    bool low = true, mid = true;
-    for (size_t g = 0; g < s->n_groups; g++)
-        for (size_t o = 0; o < s->rows; o++) {
-            int z = field(s->zeros, g * s->zeros->shape[1], 1, o, s->bits);
-            low &= z == middle - 1;
-            mid &= z == middle;
-        }
-    s->zero_offset = v2 ? 0 : 1;
+    int middle = 1 << (s->bits - 1), zero = constant_zero(s);
+    s->zero_offset = zero_offset >= 0 ? zero_offset : v2 ? 0 : 1;
     s->fixed_zero = -1;
-    if ((low || mid) && !json_is_false(sym)) s->fixed_zero = middle;
+    if ((zero == middle - 1 || zero == middle) && !json_is_false(sym)) s->fixed_zero = middle;
 }
 
 static bool set_gptq(const qn_ckpt *c, const char *prefix, qn_second *s) {
@@ -246,9 +287,8 @@ static bool set_gptq(const qn_ckpt *c, const char *prefix, qn_second *s) {
     s->g_idx = part(c, prefix, "g_idx");
     if (s->n_groups <= 1 || flat_index(s->g_idx)) s->g_idx = NULL;
     if (s->g_idx && (s->g_idx->n != s->cols || !index_fits(s))) return false;
-    if (s->zeros->shape[0] != s->n_groups || s->w->shape[1] != out || !s->group) return false;
-    gptq_zeros(c, s);
-    return true;
+    return s->zeros->shape[0] == s->n_groups && s->w->shape[1] == out && s->group && s->cols &&
+           s->n_groups;
 }
 
 static bool set_awq_gemm(const qn_ckpt *c, qn_second *s) {
@@ -260,28 +300,69 @@ static bool set_awq_gemm(const qn_ckpt *c, qn_second *s) {
     return s->group && s->zeros->shape[0] == s->n_groups && s->zeros->shape[1] * 8 == s->rows;
 }
 
-// The number of groups is padded, so the size comes from the config, or 128.
+// AutoAWQ pads the words of zeros to a multiple of 1, 2 or 4.
+static bool pads_to(size_t cols, size_t group, size_t words) {
+    if (!group || cols % group) return false;
+    size_t multiple = group >= 128 ? 1 : group >= 64 ? 2 : 4, n = (cols / group + 7) / 8;
+    return (n + multiple - 1) / multiple * multiple == words;
+}
+
+// The number of groups is padded, so the size comes from the config, or is one of the usual.
 static bool set_awq_gemv(const qn_ckpt *c, qn_second *s) {
+    const json_t *v = config_key(c, group_keys);
     s->value = awq_gemv_value;
     s->rows = s->w->shape[0];
     s->cols = s->w->shape[1] * 8;
-    s->group = config_group(c) ? config_group(c) : 128;
-    s->n_groups = (s->cols + s->group - 1) / s->group;
-    return s->n_groups <= s->scales->shape[1] && s->zeros->shape[0] == s->rows &&
+    size_t first = json_is_integer(v) && json_integer_value(v) > 0 ? (size_t)json_integer_value(v)
+                                                                   : s->cols;
+    const size_t usual[] = {first, 128, 64, 32, s->cols};
+    for (size_t i = 0; i < 5 && !s->group; i++)
+        if (pads_to(s->cols, usual[i], s->zeros->shape[1])) s->group = usual[i];
+    s->n_groups = s->group ? s->cols / s->group : 0;
+    return s->group && s->n_groups <= s->scales->shape[1] && s->zeros->shape[0] == s->rows &&
            s->zeros->shape[1] * 8 >= s->n_groups;
 }
 
-static bool set_qweight(const qn_ckpt *c, const char *prefix, qn_second *s) {
+static bool is_words(const qn_tensor *t) {
+    return t->n_dims == 2 && (t->dtype == QN_DT_I32 || t->dtype == QN_DT_U32);
+}
+
+// Small matrices can have the shape of a GPTQ one in groups of 8 as well; those must say "gptq".
+static bool is_gemv(const qn_ckpt *c, const qn_second *s) {
+    static const char *const keys[] = {"quant_method", NULL};
+    const json_t *method = config_key(c, keys);
+    bool gptq = json_is_string(method) && strcmp(json_string_value(method), "gptq") == 0;
+    return s->zeros->shape[0] == s->w->shape[0] && s->scales->shape[0] == s->w->shape[0] &&
+           s->scales->shape[1] == 8 * s->zeros->shape[1] && !gptq;
+}
+
+static bool set_qweight(const qn_ckpt *c, int zero_offset, const char *prefix, qn_second *s) {
     s->w = part(c, prefix, "qweight");
     s->scales = part(c, prefix, "scales");
     s->zeros = part(c, prefix, "qzeros");
-    if (!s->scales || !s->zeros || s->w->n_dims != 2 || s->scales->n_dims != 2 ||
-        s->zeros->n_dims != 2 || s->w->dtype != QN_DT_I32 || s->zeros->dtype != QN_DT_I32)
+    if (!s->scales || !s->zeros || !is_words(s->w) || !is_words(s->zeros) ||
+        s->scales->n_dims != 2)
         return false;
-    if (s->w->shape[1] == s->scales->shape[1]) return set_gptq(c, prefix, s);
+    if (is_gemv(c, s)) return set_awq_gemv(c, s);
+    if (s->w->shape[1] == s->scales->shape[1]) {
+        if (!set_gptq(c, prefix, s)) return false;
+        gptq_zeros(c, zero_offset, s);
+        return true;
+    }
     if (s->w->shape[1] * 8 == s->scales->shape[1]) return set_awq_gemm(c, s);
-    if (s->w->shape[0] == s->scales->shape[0]) return set_awq_gemv(c, s);
     return false;
+}
+
+// Bits from the number of words; where a narrow matrix leaves several widths, the config's.
+static unsigned packed_bits(const qn_ckpt *c, size_t cols, size_t words) {
+    said s = listen(c);
+    unsigned bits = 8;
+    for (size_t i = 0; i < s.n; i++) {
+        int64_t b = said_number(&s, i, bit_keys);
+        if (b >= 1 && b <= 8 && (cols * (size_t)b + 31) / 32 == words) return (unsigned)b;
+    }
+    while (bits > 0 && (cols * bits + 31) / 32 != words) bits--;
+    return bits;
 }
 
 static bool set_packed(const qn_ckpt *c, const char *prefix, qn_second *s) {
@@ -295,8 +376,7 @@ static bool set_packed(const qn_ckpt *c, const char *prefix, qn_second *s) {
     s->value = packed_value;
     s->rows = (size_t)number(shape, 0);
     s->cols = (size_t)number(shape, 1);
-    for (s->bits = 8; s->bits > 0; s->bits--)
-        if ((s->cols * s->bits + 31) / 32 == s->w->shape[1]) break;
+    s->bits = packed_bits(c, s->cols, s->w->shape[1]);
     s->n_groups = s->rows ? s->scales->n / s->rows : 0;
     s->group = group_of(c, s->cols, s->n_groups);
     if (s->g_idx && (s->g_idx->n != s->cols || flat_index(s->g_idx))) s->g_idx = NULL;
@@ -304,12 +384,24 @@ static bool set_packed(const qn_ckpt *c, const char *prefix, qn_second *s) {
            (!s->zeros || (s->zeros->n_dims == 2 && s->zeros->shape[1] == s->n_groups));
 }
 
+// Edges of the blocks that scales [down, across] belong to: the config's, else 128.
+static bool find_block(const qn_ckpt *c, qn_second *s) {
+    said all = listen(c);
+    const size_t *n = s->scales->shape;
+    for (size_t i = 0; i <= all.n; i++) {
+        const json_t *pair = i < all.n ? key_of(all.list[i], block_keys) : NULL;
+        json_int_t down = json_integer_value(json_array_get(pair, 0));
+        json_int_t across = json_integer_value(json_array_get(pair, 1));
+        s->block_rows = down > 0 ? (size_t)down : 128;
+        s->block_cols = across > 0 ? (size_t)across : 128;
+        if (covers(s->rows, s->block_rows, n[0]) && covers(s->cols, s->block_cols, n[1]))
+            return true;
+    }
+    return false;
+}
+
 static bool set_bytes(const qn_ckpt *c, const char *prefix, qn_second *s) {
-    static const char *const keys[] = {"weight_block_size", NULL};
-    const json_t *block = config_key(c, keys);
-    size_t n = s->scales->n, edge[2] = {128, 128};
-    for (size_t i = 0; i < 2 && json_array_size(block) == 2; i++)
-        edge[i] = (size_t)json_integer_value(json_array_get(block, i));
+    size_t n = s->scales->n;
     s->value = byte_value;
     s->zeros = part(c, prefix, "weight_zero_point");
     s->block_rows = s->rows;
@@ -325,10 +417,7 @@ static bool set_bytes(const qn_ckpt *c, const char *prefix, qn_second *s) {
         s->block_cols = s->cols / s->scales->shape[1];
         return true;
     }
-    s->block_rows = edge[0];
-    s->block_cols = edge[1];
-    return edge[0] && edge[1] && covers(s->rows, edge[0], s->scales->shape[0]) &&
-           covers(s->cols, edge[1], s->scales->shape[1]);
+    return find_block(c, s);
 }
 
 static bool set_plain(const qn_ckpt *c, const char *name, const char *prefix, qn_second *s) {
@@ -342,13 +431,60 @@ static bool set_plain(const qn_ckpt *c, const char *name, const char *prefix, qn
     return s->scales ? set_bytes(c, prefix, s) : true;
 }
 
-qn_second *qn_second_new(const qn_ckpt *c, const char *name, qn_err *err) {
+// ---- v1 or v2 ----
+
+typedef struct sample {
+    double n, sum, squares; // of code - stored zero
+} sample;
+
+static void add_sample(sample *a, const qn_second *s) {
+    size_t down = 1 + s->rows / 61, along = 1 + s->cols / 251;
+    for (size_t row = 0; row < s->rows; row += down)
+        for (size_t col = 0; col < s->cols; col += along) {
+            size_t g = s->g_idx ? (size_t)number(s->g_idx, col) : col / s->group;
+            int stored = field(s->zeros, g * s->zeros->shape[1], 1, row, s->bits);
+            double d = field(s->w, row, s->rows, col, s->bits) - stored;
+            a->n++;
+            a->sum += d;
+            a->squares += d * d;
+        }
+}
+
+// The GPTQ matrix that `t` (….qweight) belongs to, if its zeros vary.
+static bool varies(const qn_ckpt *c, const qn_tensor *t, qn_second *s) {
+    if (!qn_str_ends(t->name, ".qweight")) return false;
+    char *prefix = qn_strndup(t->name, strlen(t->name) - strlen(".qweight"));
+    *s = (qn_second){.w = part(c, prefix, "qweight"), .scales = part(c, prefix, "scales"),
+                     .zeros = part(c, prefix, "qzeros")};
+    bool ok = s->w && s->scales && s->zeros && is_words(s->w) && is_words(s->zeros) &&
+              s->scales->n_dims == 2 && s->w->shape[1] == s->scales->shape[1] &&
+              set_gptq(c, prefix, s) && constant_zero(s) < 0;
+    free(prefix);
+    return ok;
+}
+
+// Weights are centred on zero, so the mean of code - stored is 0 where the zeros themselves are
+// stored and 1 where one was taken off.
+int qn_second_zero_offset(const qn_ckpt *c) {
+    size_t n = qn_ckpt_n_tensors(c), step = 1 + n / 256; // some 64 matrices of a large model
+    sample a = {0};
+    for (size_t i = 0; i < n; i += step) {
+        qn_second s;
+        if (varies(c, qn_ckpt_tensor(c, i), &s)) add_sample(&a, &s);
+    }
+    if (a.n < 4096) return -1;
+    double mean = a.sum / a.n, error = sqrt((a.squares / a.n - mean * mean) / a.n);
+    if (error > 0.04) return -1;
+    return fabs(mean) < 0.25 ? 0 : fabs(mean - 1) < 0.25 ? 1 : -1;
+}
+
+qn_second *qn_second_new(const qn_ckpt *c, int zero_offset, const char *name, qn_err *err) {
     qn_second *s = QN_NEW(qn_second);
     size_t n = strlen(name);
     char *prefix = qn_str_ends(name, ".weight") ? qn_strndup(name, n - 7) : qn_strdup(name);
     bool ok;
     if (part(c, prefix, "qweight"))
-        ok = set_qweight(c, prefix, s);
+        ok = set_qweight(c, zero_offset, prefix, s);
     else if ((s->w = part(c, prefix, "weight_packed")))
         ok = set_packed(c, prefix, s);
     else

@@ -1,6 +1,7 @@
 // Entries of the report, and the range of codes and scales of a quantized weight.
 #include "quant/tensor_report.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 #include "base/err.h"
@@ -43,6 +44,8 @@ json_t *qn_tensor_entry(const qn_out_tensor *t, const qn_tensor_figures *f) {
         json_object_set_new(o, "scale_max", qn_json_number(f->codes.scale_max));
         json_object_set_new(o, "scale_mean",
                             qn_json_number(f->codes.scale_sum / (double)f->codes.n_scales));
+    }
+    if (f->codes.n_scales && !qn_dtype_is_float(t->source->parts[0]->dtype)) { // fp8 has no codes
         json_object_set_new(o, "code_min", json_integer(f->codes.code_min));
         json_object_set_new(o, "code_max", json_integer(f->codes.code_max));
     }
@@ -58,9 +61,12 @@ typedef struct job {
     qn_err *errs;          // per block
 } job;
 
-static void add_scales(qn_code_range *r, const float *scales, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+// A stored scale counts once, however many rows share it.
+static void add_scales(qn_code_range *r, const qn_weight *w, size_t row0, size_t n,
+                       const float *scales) {
+    for (size_t i = 0; i < n * w->n_groups; i++) {
         double s = scales[i];
+        if ((row0 + i / w->n_groups) % w->scale_rows) continue;
         if (r->n_scales == 0 || s < r->scale_min) r->scale_min = s;
         if (r->n_scales == 0 || s > r->scale_max) r->scale_max = s;
         r->scale_sum += s;
@@ -75,12 +81,14 @@ static void measure_block(void *ctx, size_t b, int thread) {
     size_t row0 = b * j->block, n = w->rows - row0 < j->block ? w->rows - row0 : j->block;
     uint8_t *codes = qn_alloc(n * w->cols);
     float *scales = qn_alloc(n * w->n_groups * sizeof *scales);
-    qn_code_range r = {.code_min = 255};
+    qn_code_range r = {.code_min = INT_MAX, .code_max = INT_MIN};
+    int middle = w->parts[0]->dtype == QN_DT_I8 ? 128 : 0; // stored signed: say it as stored
     if (qn_weight_codes(w, row0, n, codes, scales, NULL, &j->errs[b])) {
-        add_scales(&r, scales, n * w->n_groups);
+        add_scales(&r, w, row0, n, scales);
         for (size_t i = 0; i < n * w->cols; i++) {
-            if (codes[i] < r.code_min) r.code_min = codes[i];
-            if (codes[i] > r.code_max) r.code_max = codes[i];
+            int code = codes[i] - middle;
+            if (code < r.code_min) r.code_min = code;
+            if (code > r.code_max) r.code_max = code;
         }
     }
     j->ranges[b] = r;
@@ -88,16 +96,13 @@ static void measure_block(void *ctx, size_t b, int thread) {
     free(scales);
 }
 
+// A block of rows may hold no scale of its own, where many rows share one.
 static void merge(qn_code_range *a, const qn_code_range *b) {
-    if (b->n_scales == 0) return;
-    if (a->n_scales == 0) {
-        *a = *b;
-        return;
-    }
-    if (b->scale_min < a->scale_min) a->scale_min = b->scale_min;
-    if (b->scale_max > a->scale_max) a->scale_max = b->scale_max;
     if (b->code_min < a->code_min) a->code_min = b->code_min;
     if (b->code_max > a->code_max) a->code_max = b->code_max;
+    if (b->n_scales == 0) return;
+    if (a->n_scales == 0 || b->scale_min < a->scale_min) a->scale_min = b->scale_min;
+    if (a->n_scales == 0 || b->scale_max > a->scale_max) a->scale_max = b->scale_max;
     a->scale_sum += b->scale_sum;
     a->n_scales += b->n_scales;
 }
@@ -107,7 +112,7 @@ bool qn_measure_codes(qn_pool *pool, const qn_weight *w, qn_code_range *out, qn_
     block = block < 16 ? 16 : block / 16 * 16;
     size_t n = (w->rows + block - 1) / block;
     job j = {w, block, QN_NEW_ARRAY(qn_code_range, n), QN_NEW_ARRAY(qn_err, n)};
-    *out = (qn_code_range){0};
+    *out = (qn_code_range){.code_min = INT_MAX, .code_max = INT_MIN};
     qn_pool_run(pool, n, measure_block, &j);
     bool ok = true;
     for (size_t b = 0; b < n && ok; b++) {
