@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -51,8 +52,9 @@ void qn_compare_add_figures(json_t *o, const qn_diff *d) {
                    {"max_rel_error", d->max_rel}, {"mse", qn_diff_mse(d)},
                    {"relative_rms", qn_diff_rel_rms(d)}, {"norm_a", sqrt(d->aa)},
                    {"norm_b", sqrt(d->bb)}};
+    bool none = d->n && d->n == d->n_skipped; // nothing was finite on both sides
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
-        json_object_set_new(o, figures[i].key, qn_json_number(figures[i].value));
+        json_object_set_new(o, figures[i].key, qn_json_number(none ? NAN : figures[i].value));
     json_object_set_new(o, "identical", json_boolean(!d->any_differs));
 }
 
@@ -126,9 +128,13 @@ static json_t *finish(qn_comparison *c) {
 static bool same_kind(const qn_comparison *c, qn_err *err) {
     const qn_compare_file *f = c->file;
     if (f[0].is_dump == f[1].is_dump) return true;
-    return qn_fail(err, QN_USAGE, "%s is a %s and %s is a %s, expected two dumps or two "
-                   "checkpoints", f[0].path, f[0].is_dump ? "dump" : "checkpoint", f[1].path,
-                   f[1].is_dump ? "dump" : "checkpoint");
+    const qn_compare_file *other = &f[f[0].is_dump];
+    if (!qn_file_is_dir(other->path)) // a dump whose names are not ours?
+        return qn_fail(err, QN_USAGE, "%s has no tensor that is named as a dump's (tokens, logits, "
+                       "hidden.N …), and %s is a dump: expected two dumps or two checkpoints",
+                       other->path, f[!f[0].is_dump].path);
+    return qn_fail(err, QN_USAGE, "%s is a dump and %s is a checkpoint, expected two dumps or two "
+                   "checkpoints", f[!f[0].is_dump].path, other->path);
 }
 
 static void comparison_done(qn_comparison *c) {

@@ -14,7 +14,7 @@
 #include "quant/compare_spelling.h"
 #include "quant/tensor_report.h"
 
-enum { MOST_WORST = 10, MOST_PICTURES = 6, MOST_NONFINITE = 8 };
+enum { MOST_WORST = 10, MOST_PICTURES = 6, MOST_NONFINITE = 8, MOST_SHAPES = 4 };
 
 typedef struct entry {
     const qn_piece *p[2];
@@ -202,16 +202,21 @@ static bool publish_worst(qn_comparison *c, const weights *ws, qn_err *err) {
 // ---- verdict ----
 
 static void judge_shapes(qn_comparison *c, const weights *ws) {
+    size_t n = 0;
     for (size_t i = 0; i < ws->n; i++) {
         const entry *e = &ws->list[i];
-        if (e->shaped) continue;
+        if (e->shaped || n++ >= MOST_SHAPES) continue;
         qn_compare_reason(
             c,
-            qn_strf("%s: [%zu, %zu] in A, [%zu, %zu] in B", e->name, e->v[0].rows,
-                    e->v[0].cols, e->v[1].rows, e->v[1].cols),
-            qn_strf("%s:A 中为 [%zu, %zu],B 中为 [%zu, %zu]", e->name, e->v[0].rows,
-                    e->v[0].cols, e->v[1].rows, e->v[1].cols));
+            qn_strf("%s: [%zu, %zu] in A, [%zu, %zu] in B", e->name, e->v[0].rows, e->v[0].cols,
+                    e->v[1].rows, e->v[1].cols),
+            qn_strf("%s:A 中为 [%zu, %zu],B 中为 [%zu, %zu]", e->name, e->v[0].rows, e->v[0].cols,
+                    e->v[1].rows, e->v[1].cols));
     }
+    if (n > MOST_SHAPES)
+        qn_compare_reason(c, qn_strf("%zu more weights are of other shapes in A and B",
+                                     n - MOST_SHAPES),
+                          qn_strf("另有 %zu 个权重在 A 和 B 中形状不同", n - MOST_SHAPES));
 }
 
 static void judge_figures(qn_comparison *c, const weights *ws) {

@@ -45,8 +45,13 @@ void qn_html_text(qn_buf *b, const char *s) {
     }
 }
 
-// A cosine close to one needs its digits: 0.9999 and 0.99998 are different things.
+// Agreements are shares. A cosine close to one needs its digits: 0.9999 and 0.99998 are different
+// things.
 static void add_number(qn_buf *b, const char *key, double x) {
+    if (qn_str_starts(key, "top")) {
+        qn_buf_addf(b, "%.4g %%", 100 * x);
+        return;
+    }
     bool close = strcmp(key, "cosine") == 0 && fabs(x) > 0.9 && fabs(x) < 1;
     qn_buf_addf(b, close ? "%.8f" : "%.4g", x);
 }
@@ -56,9 +61,17 @@ static void say(qn_buf *b, const char *en, const char *zh) {
     qn_buf_addf(b, "<span lang=\"en\">%s</span><span lang=\"zh\">%s</span>", en, zh);
 }
 
+// Names may break behind dots and underscores.
 static void code(qn_buf *b, const char *foreign) {
     qn_buf_adds(b, "<code>");
-    qn_html_text(b, foreign);
+    for (size_t n; *foreign; foreign += n) {
+        n = strcspn(foreign, "._");
+        n += foreign[n] != 0;
+        char *part = qn_strndup(foreign, n);
+        qn_html_text(b, part);
+        qn_free(part);
+        if (foreign[n]) qn_buf_adds(b, "<wbr>");
+    }
     qn_buf_adds(b, "</code>");
 }
 
@@ -151,8 +164,11 @@ static void add_tile(qn_buf *b, const figure *f, const json_t *value, const json
     add_number(b, f->key, x);
     qn_buf_adds(b, "</b>");
     say(b, f->en, f->zh);
-    if (limit)
-        qn_buf_addf(b, "<br><span class=\"muted\">%s %g</span>", f->least ? "≥" : "≤", least);
+    if (limit) {
+        bool share = qn_str_starts(f->key, "top");
+        qn_buf_addf(b, "<br><span class=\"muted\">%s %g%s</span>", f->least ? "≥" : "≤",
+                    share ? 100 * least : least, share ? " %" : "");
+    }
     qn_buf_adds(b, "</li>");
 }
 
@@ -188,7 +204,7 @@ typedef struct plot {
     const json_t *list;         // entries, one a point
     const char *a, *b;          // keys; b NULL: one series
     const char *id;
-    const char *en, *zh, *more_en, *more_zh;
+    qn_words title, more, x, y;
     const char *mark;           // name of the entry to mark, or ""
     bool scatter;
 } plot;
@@ -201,73 +217,120 @@ static char *point_name(const json_t *e) {
     return qn_strdup(qn_str_starts(name, "hidden.") ? name + strlen("hidden.") : name);
 }
 
-static void add_plot(qn_buf *b, const plot *p) {
+typedef enum legend { LINES = 1, AREAS = 2, MARK = 4, BROKEN = 8 } legend;
+
+static void add_key(qn_buf *b, const char *side, const char *picture, qn_words words) {
+    qn_buf_addf(b, "<span class=\"key %s\"><svg viewBox=\"0 0 44 16\" aria-hidden=\"true\">%s"
+                "</svg> ", side, picture);
+    say(b, words.en, words.zh);
+    qn_buf_adds(b, "</span>");
+}
+
+static void add_legend(qn_buf *b, unsigned what) {
+    const qn_words a = {"A", "A"}, reference = {"B", "B"};
+    if (!what) return;
+    qn_buf_adds(b, "<p class=\"legend\">");
+    if (what & LINES) {
+        add_key(b, "a", "<path class=\"line a\" d=\"M2 8H42\"/><circle class=\"dot a\" cx=\"22\" "
+                        "cy=\"8\" r=\"4\"/>", a);
+        add_key(b, "b", "<path class=\"line b\" d=\"M2 8H42\"/><rect class=\"dot b\" x=\"17\" "
+                        "y=\"3\" width=\"10\" height=\"10\"/>", reference);
+    }
+    if (what & AREAS) {
+        add_key(b, "a", "<path class=\"area a\" d=\"M2 15V8H14V2H30V8H42V15\"/>", a);
+        add_key(b, "b", "<path class=\"area b\" d=\"M2 15V8H14V2H30V8H42V15Z\"/>", reference);
+    }
+    if (what & MARK)
+        add_key(b, "", "<path class=\"mark\" d=\"M22 0V16\"/>",
+                (qn_words){"where they part", "分歧起点"});
+    if (what & BROKEN)
+        add_key(b, "", "<path class=\"broken\" d=\"M17 3 27 13M17 13 27 3\"/>",
+                (qn_words){"not finite", "非有限值"});
+    qn_buf_adds(b, "</p>");
+}
+
+static bool is_nonfinite(const json_t *nonfinite, const char *name) {
+    size_t i;
+    json_t *e;
+    json_array_foreach(nonfinite, i, e)
+        if (*name && strcmp(text_of(e, "tensor"), name) == 0) return true;
+    return false;
+}
+
+static void draw_plot(qn_buf *b, const plot *p, const qn_chart *c, bool any_broken) {
+    qn_buf_addf(b, "<figure><figcaption id=\"%s\">", p->id);
+    say(b, p->title.en, p->title.zh);
+    qn_buf_adds(b, "<span class=\"muted\">");
+    say(b, p->more.en, p->more.zh);
+    qn_buf_adds(b, "</span></figcaption>");
+    add_legend(b, (p->b ? LINES : 0u) | (c->mark < c->n ? MARK : 0u) | (any_broken ? BROKEN : 0u));
+    qn_html_chart(b, c);
+    qn_buf_adds(b, "</figure>");
+}
+
+static void add_plot(qn_buf *b, const plot *p, const json_t *nonfinite) {
     size_t n = json_array_size(p->list);
     double *y[2] = {QN_NEW_ARRAY(double, n), p->b ? QN_NEW_ARRAY(double, n) : NULL};
     char **names = QN_NEW_ARRAY(char *, n);
+    bool *broken = QN_NEW_ARRAY(bool, n), any_broken = false;
     qn_chart c = {.n = n, .y = {y[0], y[1]}, .names = (const char *const *)names,
-                  .ticks = !p->scatter, .scatter = p->scatter, .mark = QN_NO_MARK,
-                  .caption_id = p->id};
+                  .broken = broken, .x_label = p->x, .y_label = p->y, .ticks = !p->scatter,
+                  .scatter = p->scatter, .mark = QN_NO_MARK, .caption_id = p->id};
     for (size_t i = 0; i < n; i++) {
         const json_t *e = json_array_get(p->list, i);
         y[0][i] = number_of(at(e, p->a));
         if (p->b) y[1][i] = number_of(at(e, p->b));
         names[i] = point_name(e);
+        broken[i] = is_nonfinite(nonfinite, text_of(e, "name")) || json_is_string(at(e, p->a));
+        any_broken |= broken[i];
         if (p->mark[0] && strcmp(text_of(e, "name"), p->mark) == 0) c.mark = i;
     }
-    qn_buf_addf(b, "<figure><figcaption id=\"%s\">", p->id);
-    say(b, p->en, p->zh);
-    qn_buf_adds(b, "<span class=\"muted\">");
-    say(b, p->more_en, p->more_zh);
-    qn_buf_adds(b, "</span></figcaption>");
-    qn_html_chart(b, &c);
-    qn_buf_adds(b, "</figure>");
+    draw_plot(b, p, &c, any_broken);
     for (size_t i = 0; i < n; i++) free(names[i]);
     free(names);
+    free(broken);
     free(y[0]);
     free(y[1]);
 }
 
-static void add_legend(qn_buf *b, bool lines, bool mark) {
-    qn_buf_adds(b, "<p class=\"legend\"><span class=\"key a\"><svg viewBox=\"0 0 44 16\" "
-                   "aria-hidden=\"true\">");
-    qn_buf_adds(b, lines ? "<path class=\"line a\" d=\"M2 8H42\"/><circle class=\"dot a\" "
-                           "cx=\"22\" cy=\"8\" r=\"4\"/>"
-                         : "<path class=\"area a\" d=\"M2 15V8H14V2H30V8H42V15\"/>");
-    qn_buf_adds(b, "</svg> A</span> &nbsp; <span class=\"key b\"><svg viewBox=\"0 0 44 16\" "
-                   "aria-hidden=\"true\">");
-    qn_buf_adds(b, lines ? "<path class=\"line b\" d=\"M2 8H42\"/><rect class=\"dot b\" x=\"17\" "
-                           "y=\"3\" width=\"10\" height=\"10\"/>"
-                         : "<path class=\"area b\" d=\"M2 15V8H14V2H30V8H42V15Z\"/>");
-    qn_buf_adds(b, "</svg> B</span>");
-    if (mark) {
-        qn_buf_adds(b, " &nbsp; <span class=\"key\"><svg viewBox=\"0 0 44 16\" "
-                       "aria-hidden=\"true\"><path class=\"mark\" d=\"M22 0V16\"/></svg> ");
-        say(b, "where they part", "分歧起点");
-        qn_buf_adds(b, "</span>");
-    }
-    qn_buf_adds(b, "</p>");
+// The draft layer's entry among the other tensors: the one that has positions.
+static const json_t *draft_of(const json_t *r) {
+    size_t i;
+    json_t *e;
+    json_array_foreach(at(r, "tensors"), i, e)
+        if (at(e, "positions")) return e;
+    return NULL;
 }
 
 static void add_plots(qn_buf *b, const json_t *r) {
+    static const qn_words error = {"‖A − B‖ / ‖B‖", "‖A − B‖ / ‖B‖"}, norm = {"norm", "范数"};
+    static const qn_words relative = {"relative error", "相对误差"};
+    static const qn_words layer = {"layer", "层"}, position = {"position", "位置"};
+    static const qn_words weight = {"weight", "权重"}, nats = {"KL, nats", "KL(nat)"};
+    static const qn_words kl = {"KL(B ‖ A) in nats", "KL(B ‖ A),单位 nat"};
     const json_t *layers = at(r, "layers"), *positions = at(r, "positions");
     bool dumps = strcmp(text_of(r, "kind"), "dumps") == 0;
-    const json_t *tensors = dumps ? NULL : at(r, "tensors");
+    const json_t *tensors = dumps ? NULL : at(r, "tensors"), *draft = at(draft_of(r), "positions");
     const char *mark = text_of(r, "first_layer");
     const plot plots[] = {
-        {layers, "norm_a", "norm_b", "p0", "Norm per layer", "各层范数",
-         "Frobenius norm of the residual stream after each layer; 0 is the embedding.",
-         "每层之后残差流的 Frobenius 范数;0 为嵌入层。", mark, false},
-        {layers, "relative_rms", NULL, "p1", "Error per layer", "各层误差", "‖A − B‖ / ‖B‖",
-         "‖A − B‖ / ‖B‖", mark, false},
-        {positions, "relative_rms", NULL, "p2", "Error of the logits per position",
-         "各位置 logits 误差", "‖A − B‖ / ‖B‖", "‖A − B‖ / ‖B‖", "", false},
-        {positions, "kl", NULL, "p3", "Divergence per position", "各位置的散度",
-         "KL(B ‖ A) in nats", "KL(B ‖ A),单位 nat", "", false},
-        {tensors, "norm_a", "norm_b", "p4", "Norm per weight", "各权重范数",
-         "Frobenius norm, in the order of A’s files.", "Frobenius 范数,按 A 的文件顺序。", "", true},
-        {tensors, "relative_rms", NULL, "p5", "Error per weight", "各权重误差", "‖A − B‖ / ‖B‖",
-         "‖A − B‖ / ‖B‖", "", true},
+        {layers, "norm_a", "norm_b", "p0", {"Norm per layer", "各层范数"},
+         {"Frobenius norm of the residual stream after each layer; 0 is the embedding.",
+          "每层之后残差流的 Frobenius 范数;0 为嵌入层。"}, layer, norm, mark, false},
+        {layers, "relative_rms", NULL, "p1", {"Error per layer", "各层误差"}, error, layer, relative,
+         mark, false},
+        {positions, "relative_rms", NULL, "p2", {"Error of the logits per position",
+         "各位置 logits 误差"}, error, position, relative, "", false},
+        {positions, "kl", NULL, "p3", {"Divergence per position", "各位置的散度"}, kl, position, nats,
+         "", false},
+        {draft, "relative_rms", NULL, "p6", {"Error of the draft’s logits per position",
+         "草稿层各位置 logits 误差"}, error, position, relative, "", false},
+        {draft, "kl", NULL, "p7", {"Divergence of the draft per position", "草稿层各位置的散度"}, kl,
+         position, nats, "", false},
+        {tensors, "norm_a", "norm_b", "p4", {"Norm per weight", "各权重范数"},
+         {"Frobenius norm, in the order of A’s files; a point tells its name.",
+          "Frobenius 范数,按 A 的文件顺序;指向数据点可见名称。"}, weight, norm, "", true},
+        {tensors, "relative_rms", NULL, "p5", {"Error per weight", "各权重误差"}, error, weight,
+         relative, "", true},
     };
     size_t drawn = 0;
     for (size_t i = 0; i < sizeof plots / sizeof *plots; i++) {
@@ -278,11 +341,9 @@ static void add_plots(qn_buf *b, const json_t *r) {
                 say(b, "Layer by layer, position by position", "逐层、逐位置");
             else
                 say(b, "Weight by weight", "逐权重");
-            qn_buf_adds(b, "</h2>");
-            add_legend(b, true, mark[0] != 0);
-            qn_buf_adds(b, "<div class=\"plots\">");
+            qn_buf_adds(b, "</h2><div class=\"plots\">");
         }
-        add_plot(b, &plots[i]);
+        add_plot(b, &plots[i], at(r, "nonfinite"));
     }
     if (drawn) qn_buf_adds(b, "</div>\n");
 }
@@ -298,7 +359,7 @@ static void add_histograms(qn_buf *b, const json_t *list) {
            "outside is in the end bins.",
         "等宽 64 组的计数,范围至多为均值两侧五个标准差;超出部分计入两端。");
     qn_buf_adds(b, "</p>");
-    add_legend(b, false, false);
+    add_legend(b, AREAS);
     qn_buf_adds(b, "<div class=\"plots small\">");
     json_array_foreach(list, i, h) {
         char id[32];
@@ -336,6 +397,11 @@ static const column weight_columns[] = {
     {"cosine", "cosine", "余弦"}, {"max_abs_error", "max abs", "最大绝对误差"},
     {"relative_rms", "rel. RMS", "相对 RMS"}, {"mse", "MSE", "MSE"},
     {"norm_a", "norm A", "A 范数"}, {"norm_b", "norm B", "B 范数"}, {0}};
+
+static const column nonfinite_columns[] = {
+    {"name", "tensor", "张量"}, {"stored_side", "side", "侧"}, {"count", "values", "个数"},
+    {"row", "first row", "首个行"}, {"column", "first column", "首个列"},
+    {"stored_value", "first value", "首个值"}, {0}};
 
 static bool is_name(const column *c) { return strcmp(c->key, "name") == 0; }
 
@@ -436,22 +502,40 @@ static json_t *worst_of(const json_t *r) {
     return list;
 }
 
+// The list of what is not finite, with the columns that tables have.
+static json_t *nonfinite_of(const json_t *r) {
+    json_t *list = json_array(), *e;
+    size_t i;
+    json_array_foreach(at(r, "nonfinite"), i, e) {
+        json_t *o = json_copy(e);
+        json_object_set(o, "name", json_object_get(e, "tensor"));
+        json_object_set_new(o, "stored_side", json_string(*text_of(e, "side") == 'b' ? "B" : "A"));
+        json_object_set(o, "stored_value", json_object_get(e, "value"));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
 static void add_tables(qn_buf *b, const json_t *r) {
     bool dumps = strcmp(text_of(r, "kind"), "dumps") == 0;
     const json_t *limits = at(r, "thresholds");
-    json_t *worst = worst_of(r);
+    json_t *worst = worst_of(r), *nonfinite = nonfinite_of(r);
     const table tables[] = {
+        {nonfinite, limits, nonfinite_columns, "t4", "Not finite", "非有限值", true},
         {worst, limits, weight_columns, "t3", "Farthest apart", "差异最大", false},
         {at(r, "layers"), limits, tensor_columns, "t0", "Layers", "各层", true},
         {at(r, "tensors"), limits, dumps ? tensor_columns : weight_columns, "t1",
          dumps ? "Other tensors" : "Weights", dumps ? "其他张量" : "权重", dumps},
         {at(r, "positions"), limits, position_columns, "t2", "Positions", "各位置", false},
+        {at(draft_of(r), "positions"), limits, position_columns, "t5", "Positions of the draft",
+         "草稿层各位置", false},
     };
     qn_buf_adds(b, "<h2>");
     say(b, "All figures", "全部数据");
     qn_buf_adds(b, "</h2>");
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) add_table(b, &tables[i]);
     json_decref(worst);
+    json_decref(nonfinite);
     add_names(b, at(r, "only_in_a"), "Only in A", "只在 A 中");
     add_names(b, at(r, "only_in_b"), "Only in B", "只在 B 中");
 }

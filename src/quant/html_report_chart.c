@@ -1,5 +1,5 @@
-// The page's plots as SVG text. No words stand in them, only names and numbers, so they need no
-// translation; colours are classes. A unit is about a pixel where the plot is shown.
+// The page's plots as SVG text. The words in them stand there in both languages, as everywhere on
+// the page; colours are classes. A unit is about a pixel where the plot is shown wide.
 #include <math.h>
 #include <stdlib.h>
 
@@ -7,7 +7,7 @@
 #include "base/str.h"
 #include "quant/html_report_parts.h"
 
-static const double LEFT = 56, RIGHT = 14, TOP = 12, BOTTOM = 30;
+static const double LEFT = 76, RIGHT = 14, TOP = 16, BOTTOM = 48;
 enum { MOST_TICKS = 9, MANY = 120 };
 
 // ---- the vertical axis ----
@@ -41,7 +41,7 @@ static double nice_step(double range) {
 }
 
 static axis choose_axis(const qn_chart *c) {
-    axis a = {.width = 600, .height = 260};
+    axis a = {.width = 600, .height = 290};
     double positive, low, high;
     range_of(c, &positive, &low, &high, &a.zero);
     if (!(high > 0) || low < 0) { // nothing to see, or everything zero
@@ -102,11 +102,11 @@ static void draw_axis(qn_buf *b, const axis *a) {
 }
 
 static void draw_names(qn_buf *b, const axis *a, const qn_chart *c) {
-    size_t every = (c->n + MOST_TICKS - 1) / MOST_TICKS;
+    size_t every = (c->n + MOST_TICKS - 1) / MOST_TICKS, named = 0;
     for (size_t i = 0; i < c->n; i += every ? every : 1) {
         if (c->n - 1 - i < every && i + 1 != c->n && every > 1) i = c->n - 1; // the last is named
-        qn_buf_addf(b, "<text class=\"tick\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.0f\">",
-                    x_of(a, c, i), a->height - 9);
+        qn_buf_addf(b, "<text class=\"tick%s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.0f\">",
+                    named++ % 2 ? " odd" : "", x_of(a, c, i), a->height - BOTTOM + 18);
         if (c->ticks)
             qn_html_text(b, c->names[i]);
         else
@@ -119,9 +119,11 @@ static void draw_names(qn_buf *b, const axis *a, const qn_chart *c) {
 
 static const char *const side_class[2] = {"a", "b"};
 
+static const char *class_of(const qn_chart *c, int s) { return c->y[1] ? side_class[s] : "e"; }
+
 static void draw_line(qn_buf *b, const qn_chart *c, const axis *a, int s) {
     bool open = false;
-    qn_buf_addf(b, "<path class=\"line %s\" d=\"", side_class[s]);
+    qn_buf_addf(b, "<path class=\"line %s\" d=\"", class_of(c, s));
     for (size_t i = 0; i < c->n; i++) {
         double y = c->y[s][i];
         if (isfinite(y))
@@ -148,7 +150,8 @@ static void draw_points(qn_buf *b, const qn_chart *c, const axis *a, int s) {
         if (!isfinite(c->y[s][i])) continue;
         double x = x_of(a, c, i), y = y_of(a, c->y[s][i]);
         if (s == 0)
-            qn_buf_addf(b, "<circle class=\"dot a\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\">", x, y, r);
+            qn_buf_addf(b, "<circle class=\"dot %s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\">",
+                        class_of(c, s), x, y, r);
         else
             qn_buf_addf(b, "<rect class=\"dot b\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
                         "height=\"%.1f\">", x - r - 1.5, y - r - 1.5, 2 * r + 3, 2 * r + 3);
@@ -162,6 +165,28 @@ static void open_svg(qn_buf *b, const axis *a, const char *caption_id) {
                 a->height, caption_id);
 }
 
+// What the axes are: under the middle of the one, turned beside the middle of the other.
+static void draw_labels(qn_buf *b, const axis *a, qn_words x, qn_words y) {
+    double middle = (LEFT + a->width - RIGHT) / 2, half = (TOP + a->height - BOTTOM) / 2;
+    const char *lang[2] = {"en", "zh"};
+    for (int i = 0; i < 2; i++)
+        qn_buf_addf(b, "<text class=\"label\" lang=\"%s\" text-anchor=\"middle\" x=\"%.0f\" "
+                    "y=\"%.0f\">%s</text><text class=\"label y\" lang=\"%s\" "
+                    "text-anchor=\"middle\" transform=\"translate(14 %.0f) rotate(-90)\">%s</text>",
+                    lang[i], middle, a->height - 6, i ? x.zh : x.en, lang[i], half,
+                    i ? y.zh : y.en);
+}
+
+static void draw_broken(qn_buf *b, const qn_chart *c, const axis *a) {
+    for (size_t i = 0; c->broken && i < c->n; i++) {
+        if (!c->broken[i]) continue;
+        qn_buf_addf(b, "<path class=\"broken\" transform=\"translate(%.1f %.0f)\" "
+                    "d=\"M-4-4 4 4M-4 4 4-4\"><title>", x_of(a, c, i), TOP);
+        qn_html_text(b, c->names[i]);
+        qn_buf_adds(b, ": nan, inf</title></path>");
+    }
+}
+
 static void draw_floor(qn_buf *b, const axis *a) {
     qn_buf_addf(b, "<line class=\"axis\" x1=\"%.0f\" x2=\"%.0f\" y1=\"%.0f\" y2=\"%.0f\"/>", LEFT,
                 a->width - RIGHT, a->height - BOTTOM, a->height - BOTTOM);
@@ -172,6 +197,7 @@ void qn_html_chart(qn_buf *b, const qn_chart *c) {
     open_svg(b, &a, c->caption_id);
     draw_axis(b, &a);
     draw_floor(b, &a);
+    draw_labels(b, &a, c->x_label, c->y_label);
     draw_names(b, &a, c);
     if (c->mark < c->n)
         qn_buf_addf(b, "<line class=\"mark\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.0f\" y2=\"%.0f\"/>",
@@ -180,6 +206,7 @@ void qn_html_chart(qn_buf *b, const qn_chart *c) {
         if (c->y[s] && !c->scatter) draw_line(b, c, &a, s);
     for (int s = 1; s >= 0; s--)
         if (c->y[s] && (c->scatter || c->n <= MANY)) draw_points(b, c, &a, s);
+    draw_broken(b, c, &a);
     qn_buf_adds(b, "</svg>");
 }
 
@@ -206,17 +233,18 @@ void qn_html_histogram(qn_buf *b, const json_t *histogram, const char *caption_i
     for (int s = 0; s < 2; s++)
         for (size_t i = 0; i < json_array_size(side[s]); i++)
             top = fmax(top, count_at(side[s], i));
-    axis a = {.width = 400, .height = 210, .high = top, .step = nice_step(top)};
+    axis a = {.width = 400, .height = 230, .high = top, .step = nice_step(top)};
     open_svg(b, &a, caption_id);
     draw_axis(b, &a);
     for (int s = 1; s >= 0; s--) draw_steps(b, side[s], &a, s);
     draw_floor(b, &a);
+    draw_labels(b, &a, (qn_words){"value", "数值"}, (qn_words){"count", "计数"});
     double step = nice_step(0.7 * (high - low)), first = ceil(low / step);
     for (int i = 0; i < 12 && (first + i) * step <= high; i++) {
         double value = (first + i) * step;
         double x = LEFT + (value - low) / (high - low) * (a.width - LEFT - RIGHT);
         qn_buf_addf(b, "<text class=\"tick\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.0f\">", x,
-                    a.height - 9);
+                    a.height - BOTTOM + 18);
         add_tick(b, value == 0 ? 0 : value); // no "-0"
         qn_buf_adds(b, "</text>");
     }

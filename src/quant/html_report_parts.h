@@ -15,10 +15,18 @@ void qn_html_text(qn_buf *b, const char *s);
 
 #define QN_NO_MARK ((size_t)-1)
 
-// Values over an index, one or two series (y[1] NULL: one). Values that are not finite leave gaps.
+// Our own words, in both languages; they may hold markup.
+typedef struct qn_words {
+    const char *en, *zh;
+} qn_words;
+
+// Values over an index, one or two series (y[1] NULL: one, which is neither A's nor B's). Values
+// that are not finite leave gaps.
 typedef struct qn_chart {
     size_t n;
     const double *y[2];
+    const bool *broken;       // NULL, or per point: a cross says that something is not finite
+    qn_words x_label, y_label;
     const char *const *names; // of the n points, shown at some ticks and on hovering
     bool ticks;               // names are short enough to stand under the axis; else the index
     bool scatter;             // no lines between the points
@@ -27,7 +35,7 @@ typedef struct qn_chart {
 } qn_chart;
 void qn_html_chart(qn_buf *b, const qn_chart *c);
 
-// One entry {low, high, a[], b[]} of the report's histograms.
+// One entry {low, high, a[], b[]} of the report's histograms, with the same words for its axes.
 void qn_html_histogram(qn_buf *b, const json_t *histogram, const char *caption_id);
 
 #endif

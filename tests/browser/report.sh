@@ -1,6 +1,7 @@
 #!/bin/sh
 # The page of `quern compare --html` in a real browser: its script runs under its own security policy,
-# speaks the browser's language, sorts, and a hostile file name stays text. Skipped (77) without
+# speaks the browser's language, sorts and searches, a hostile file name stays text, nothing is wider
+# than the window, plots name their axes in one language, and it prints. Skipped (77) without
 # Chromium. report.sh QUERN
 set -u
 quern=$1
@@ -14,11 +15,12 @@ trap 'rm -rf "$work"' EXIT
 bad=0
 complain() { echo "browser: $*"; bad=1; }
 
-dom() { # URL: the document after its script has run; the console in $work/log
+browse() { # OPTIONS… URL; the console in $work/log
     timeout 60 "$browser" --headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
         --disable-background-networking --disable-component-update --disable-sync \
-        --user-data-dir="$work/profile" --enable-logging=stderr --dump-dom "$1" 2> "$work/log"
+        --user-data-dir="$work/profile" --enable-logging=stderr "$@" 2> "$work/log"
 }
+dom() { browse --dump-dom "$@"; } # the document after its script has run
 
 # In a folder whose name would be markup, and with a script of its own, were it not escaped.
 evil="$work/<script>document.title='broken'<"
@@ -59,5 +61,41 @@ document.title = rising(up) && rising(down.reverse()) && up.length > 3 ? "sorted
 </script>
 END
 dom "file://$work/clicked.html" | grep -q '<title>sorted</title>' || complain "tables do not sort"
+
+# A page of two checkpoints, 24 weights on it, asked by a script of ours for what it looks like.
+data=tests/data/quantized
+"$quern" compare $data/broken-signed-view $data/base-bf16 --html "$work/weights.html" -q > /dev/null
+sed -e 's/<meta http-equiv[^>]*>//' "$work/weights.html" > "$work/asked.html"
+cat >> "$work/asked.html" << 'END'
+<script>
+{
+const shown = (e) => getComputedStyle(e).display !== "none";
+const said = [];
+const labels = Array.from(document.querySelectorAll("svg text.label")).filter(shown);
+if (labels.length < 8 || labels.some((e) => e.getAttribute("lang") !== page.lang)) said.push("axes");
+const wide = Array.from(document.querySelectorAll("main *")).filter(
+  (e) => !e.closest(".table") && e.getBoundingClientRect().right > innerWidth + 1);
+if (wide.length) said.push("wide");
+const input = document.querySelector("input.filter");
+const rows = Array.from(input.nextElementSibling.querySelectorAll("tbody tr"));
+input.value = "LAYERS.1 q_proj";
+input.dispatchEvent(new Event("input"));
+if (rows.length !== 24 || rows.filter(shown).length !== 1) said.push("search");
+const regions = document.querySelectorAll(".table");
+if (Array.from(regions).some((e) => e.tabIndex !== 0)) said.push("keyboard");
+document.title = said.length ? "bad: " + said.join(", ") : "all is well";
+}
+</script>
+END
+for size in 1300,900 500,900; do
+    for language in en zh; do
+        dom --window-size=$size "file://$work/asked.html#$language" > "$work/dom"
+        grep -q '<title>all is well</title>' "$work/dom" ||
+            complain "$size $language: $(grep -o "<title>bad[^<]*" "$work/dom")"
+    done
+done
+browse --no-pdf-header-footer --print-to-pdf="$work/page.pdf" "file://$work/weights.html"
+[ "$(head -c 5 "$work/page.pdf" 2> /dev/null)" = %PDF- ] || complain "the page does not print"
+
 [ "$bad" = 0 ] && echo "the page works in $browser"
 exit "$bad"

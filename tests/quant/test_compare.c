@@ -374,6 +374,9 @@ static void where_a_computation_broke(void **state) {
     assert_string_equal(json_string_value(at(first, "tensor")), "hidden.9");
     near(number(first, NULL, "row"), 3, 0);
     near(number(r, NULL, "first_position_beyond"), 2, 0);
+    const json_t *lost = json_array_get(at(r, "positions"), 2); // no figure of a row of nan
+    assert_string_equal(json_string_value(at(lost, "cosine")), "nan");
+    assert_string_equal(json_string_value(at(lost, "relative_rms")), "nan");
     json_decref(r);
     scratch_remove(a);
 }
@@ -408,7 +411,11 @@ static void what_cannot_be_compared(void **state) {
         refused(b, a, QN_INPUT, cases[i].text);
         scratch_remove(b);
     }
-    refused(a, DATA "base-bf16", QN_USAGE, "expected two dumps or two checkpoints");
+    refused(a, DATA "base-bf16", QN_USAGE, "is a checkpoint, expected two dumps or two");
+    const tensor unnamed[] = {{"lm_logits", QN_DT_F32, {T, V}, 2, logits}};
+    char *foreign = write_dump("foreign.safetensors", unnamed, 1);
+    refused(a, foreign, QN_USAGE, "foreign.safetensors has no tensor that is named as a dump's");
+    scratch_remove(foreign);
     refused(a, "no/such.safetensors", QN_NOT_FOUND, "no such file");
     scratch_remove(a);
     refused("x.pt", "x.pt", QN_UNSUPPORTED, "pickled files can run code");
@@ -489,6 +496,16 @@ static void shapes_and_vocabulary_rows(void **state) {
     scratch_remove(pb);
 }
 
+// Two different models: not a line for each weight.
+static void another_model(void **state) {
+    (void)state;
+    json_t *r = compare("tests/data/families/qwen3", DATA "base-bf16");
+    is_verdict(r, "different");
+    has_reason(r, "more weights are of other shapes in A and B");
+    assert_true(json_array_size(at(r, "reasons")) < 10);
+    json_decref(r);
+}
+
 static void threads_change_nothing(void **state) {
     (void)state;
     qn_compare_options o = usual;
@@ -538,6 +555,7 @@ int main(void) {
         cmocka_unit_test(quantized_against_its_original),
         cmocka_unit_test(tensors_in_one_only),
         cmocka_unit_test(shapes_and_vocabulary_rows),
+        cmocka_unit_test(another_model),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(can_be_stopped),
     };

@@ -71,6 +71,31 @@ static void foreign_text_stays_text(void **state) {
     json_decref(r);
 }
 
+// What is not finite has a cross in the plots and a row in a table; what merely has no figure, not.
+static void broken_points_are_marked(void **state) {
+    (void)state;
+    json_t *r = load(
+        "{\"verdict\":\"different\",\"kind\":\"dumps\",\"overall\":{\"top1\":0.5},\"thresholds\":"
+        "{\"cosine\":0.99,\"max_abs\":0.001,\"top1\":1},\"nonfinite\":[{\"side\":\"b\",\"tensor\":"
+        "\"hidden.1\",\"count\":3,\"row\":4,\"column\":5,\"value\":\"-inf\"}],\"layers\":["
+        "{\"name\":\"hidden.0\",\"norm_a\":1,\"norm_b\":2,\"relative_rms\":null},"
+        "{\"name\":\"hidden.1\",\"norm_a\":1,\"norm_b\":2,\"relative_rms\":0.5},"
+        "{\"name\":\"hidden.2\",\"norm_a\":1,\"norm_b\":2,\"relative_rms\":\"nan\"}],"
+        "\"tensors\":[{\"name\":\"mtp.logits\",\"positions\":[{\"position\":0,\"kl\":0.1},"
+        "{\"position\":1,\"kl\":0.2}]}]}");
+    size_t n;
+    char *page = qn_html_report_text(r, &n);
+    // Two legends; hidden.1 in both plots of layers, hidden.2 where its error is nan.
+    assert_int_equal(occurrences(page, "class=\"broken\""), 2 + 3);
+    assert_int_equal(occurrences(page, "<title>1: nan, inf"), 2);
+    assert_non_null(strstr(page, "<code>-inf</code>"));
+    assert_non_null(strstr(page, "<b>50 %</b>"));
+    assert_non_null(strstr(page, "Divergence of the draft per position"));
+    assert_non_null(strstr(page, "Positions of the draft"));
+    qn_free(page);
+    json_decref(r);
+}
+
 static json_t *real_report(void) {
     qn_compare_options o = {.cosine = 0.99, .max_abs = 0.001, .top1 = 1, .page = true};
     json_t *r = NULL;
@@ -177,6 +202,7 @@ static void appears_whole_or_not(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(foreign_text_stays_text),
+        cmocka_unit_test(broken_points_are_marked),
         cmocka_unit_test(nothing_comes_from_outside),
         cmocka_unit_test(the_policy_names_what_is_there),
         cmocka_unit_test(assets_are_up_to_date),

@@ -1,4 +1,5 @@
-// The report page is whole without this script; it adds the choice of language and sorting.
+// The report page is whole without this script; it adds the choice of language, sorting, and a search
+// in long tables.
 "use strict";
 
 const page = document.documentElement;
@@ -24,6 +25,26 @@ function order(a, b, column, sign) {
   return sign * (p - q);
 }
 
+const LONG = 20; // rows
+
+function search(region) {
+  const rows = Array.from(region.querySelectorAll("tbody tr"));
+  if (rows.length < LONG || !region.querySelector("td.name")) return;
+  const input = document.createElement("input");
+  input.type = "search";
+  input.className = "filter";
+  input.placeholder = "name · 名称";
+  input.setAttribute("aria-labelledby", region.getAttribute("aria-labelledby"));
+  input.addEventListener("input", () => {
+    const words = input.value.toLowerCase().split(/\s+/);
+    for (const row of rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+  });
+  region.before(input);
+}
+
 function sort(head) {
   const up = head.getAttribute("aria-sort") !== "ascending";
   const body = head.closest("table").tBodies[0];
@@ -41,3 +62,5 @@ for (const head of document.querySelectorAll("th")) {
   head.append(inner);
   inner.addEventListener("click", () => sort(head));
 }
+
+for (const region of document.querySelectorAll(".table")) search(region);
