@@ -67,7 +67,20 @@ static void add_weight(qn_rewrite *r, const qn_source_model *m, const qn_weight 
     t->dtype = stays_f32(e, w) ? QN_DT_F32 : dtype;
 }
 
+// "allclose: no" looks like damage and is not: a half-precision number is only so fine.
+static void explain_closeness(qn_rewrite *r, const json_t *report) {
+    if (!json_is_false(json_object_get(json_object_get(report, "summary"), "allclose_1e3"))) return;
+    const char *text =
+        r->saturate ? "allclose_1e3 (numpy's rule: |stored - exact| <= 0.001 + 0.001 |exact|) is "
+                      "no because values that the dtype cannot hold were clamped"
+                    : "allclose_1e3 is numpy's rule, |stored - exact| <= 0.001 + 0.001 |exact|. "
+                      "Rounding to bf16 alone may move a value by 1/512 of itself, so weights "
+                      "beyond 1 can miss it; every one is still the nearest bf16 number";
+    json_array_append_new(r->notes, json_string(text));
+}
+
 static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
+    explain_closeness(user, report);
     return qn_prove_decoded(user, dir, report, err);
 }
 

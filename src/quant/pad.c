@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "quant/pad_plan.h"
 #include "quant/relabel.h"
+#include "store/label.h"
 
 #define MAX_SIZE ((size_t)1 << 24)
 
@@ -25,21 +26,27 @@ size_t qn_pad_source(const qn_pad_size *s, size_t place) {
     return k < s->from && k * s->to / s->from == place ? k : SIZE_MAX;
 }
 
+static bool in_mlp(const qn_expected *e) {
+    return e->part != QN_PART_VISION && strstr(e->name, ".mlp.");
+}
+
+static bool is_down(const qn_expected *e) {
+    return in_mlp(e) && qn_str_ends(e->name, ".down_proj.weight");
+}
+
 qn_pad_axis qn_pad_axis_of(const qn_expected *e, const qn_pad_size sizes[3],
                            const qn_pad_size **size) {
     const char *name = e->name;
     *size = NULL;
-    if (e->part == QN_PART_VISION || !strstr(name, ".mlp.")) return QN_PAD_NONE;
-    bool fused = qn_str_ends(name, ".experts.gate_up_proj") ||
-                 qn_str_ends(name, ".experts.down_proj");
+    if (!in_mlp(e)) return QN_PAD_NONE;
     *size = strstr(name, ".shared_expert.") ? &sizes[2] : strstr(name, ".experts.") ? &sizes[1]
                                                                                    : &sizes[0];
     if ((*size)->to == (*size)->from) return QN_PAD_NONE;
-    if (fused)
-        return qn_str_ends(name, "gate_up_proj") ? QN_PAD_FUSED_ROWS : QN_PAD_FUSED_COLS;
+    if (qn_str_ends(name, ".experts.gate_up_proj")) return QN_PAD_FUSED_ROWS;
+    if (qn_str_ends(name, ".experts.down_proj")) return QN_PAD_FUSED_COLS;
     if (qn_str_ends(name, ".gate_proj.weight") || qn_str_ends(name, ".up_proj.weight"))
         return QN_PAD_ROWS;
-    return qn_str_ends(name, ".down_proj.weight") ? QN_PAD_COLS : QN_PAD_NONE;
+    return is_down(e) ? QN_PAD_COLS : QN_PAD_NONE;
 }
 
 // ---- float tensors ----
@@ -120,35 +127,81 @@ static bool set_size(qn_pad_size *s, const char *key, size_t from, size_t unit,
     return qn_fail(err, QN_LIMIT, "%s would become %zu, expected at most %zu", key, s->to, MAX_SIZE);
 }
 
-static const qn_weight *first_quantized(const qn_source_model *m) {
-    for (size_t i = 0; i < m->n_weights; i++)
-        if (m->weights[i]->scheme) return m->weights[i];
-    return NULL;
+// What is padded, and what was found out on the way.
+typedef struct plan {
+    const qn_source_model *m;
+    const qn_pad_options *o;
+    qn_label label;       // how groups are meant; {0} for a float checkpoint
+    size_t group;         // inputs that must not be parted
+    qn_pad_size sizes[3]; // dense, experts, shared experts
+    qn_pad_subject subject;
+} plan;
+
+// Inputs per scale of a quantized matrix. One group over all its inputs may be a group of the
+// label's size that only happens to be as wide or wider; then new inputs begin new groups. 0: one
+// scale per output, whatever the width.
+static size_t group_of(const plan *p, const qn_weight *w) {
+    if (w->n_groups > 1) return w->group;
+    char *module = qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
+    int64_t said = qn_label_for(&p->label, module).group;
+    free(module);
+    return said > 0 && (size_t)said >= w->cols ? (size_t)said : 0;
 }
 
-static size_t group_size(const qn_source_model *m, const qn_pad_options *o) {
-    const qn_weight *q = first_quantized(m);
-    if (o->group_size) return o->group_size;
-    return q && q->n_groups > 1 ? q->group : 128;
+static size_t gcd(size_t a, size_t b) {
+    while (b) {
+        size_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
 }
 
-static bool make_plan(const qn_source_model *m, const qn_pad_options *o, qn_pad_size sizes[3],
-                      qn_err *err) {
-    const qn_config *c = &m->config;
-    size_t group = group_size(m, o), unit;
+// The groups along the padded inputs count; without any, --group-size or the usual size.
+static bool find_group(plan *p, qn_err *err) {
+    const qn_weight *with = NULL;
+    size_t all = 1;
+    for (size_t i = 0; i < p->m->n_weights; i++) {
+        const qn_weight *w = p->m->weights[i];
+        const qn_expected *e = qn_layout_find(&p->m->layout, w->name);
+        size_t g = w->scheme && e && is_down(e) ? group_of(p, w) : 0;
+        if (!g || !qn_mul(all / gcd(all, g), g, &all) || all > MAX_SIZE) g = 0;
+        if (g) with = w;
+    }
+    if (with && p->o->group_size % all)
+        return qn_fail(err, QN_USAGE, "--group-size is %zu, but tensor %s is stored in groups of "
+                       "%zu inputs, expected a multiple of that", p->o->group_size, with->name,
+                       all);
+    qn_quant_info info;
+    p->group = with ? all : 128;
+    if (!with && qn_ckpt_quant_info(p->m->ckpt, &info) && info.group_size > 0)
+        p->group = (size_t)info.group_size;
+    if (p->o->group_size) p->group = p->o->group_size;
+    return true;
+}
+
+static bool find_sizes(plan *p, qn_err *err) {
+    const qn_config *c = &p->m->config;
+    const qn_pad_options *o = p->o;
+    size_t unit;
     if (o->tp < 1 || o->tp > 1024)
         return qn_fail(err, QN_USAGE, "--tp is %d, expected 1 to 1024", o->tp);
-    if (!qn_mul(group, (size_t)o->tp, &unit) || unit > MAX_SIZE)
-        return qn_fail(err, QN_USAGE, "group size %zu times %d devices is too much", group, o->tp);
-    if (first_quantized(m) && o->layout == QN_PAD_INTERLEAVE)
-        return qn_fail(err, QN_UNSUPPORTED, "interleaved padding moves inputs into other groups, "
-                       "which a quantized checkpoint cannot follow; use --layout tail, or pad the "
-                       "float checkpoint and quantize it then");
-    return set_size(&sizes[0], "intermediate_size", c->intermediate_size, unit, o->layout, err) &&
-           set_size(&sizes[1], "moe_intermediate_size", c->moe_intermediate_size, unit, o->layout,
+    if (!find_group(p, err)) return false;
+    if (!qn_mul(p->group, (size_t)o->tp, &unit) || unit > MAX_SIZE)
+        return qn_fail(err, QN_USAGE, "group size %zu times %d devices is too much", p->group,
+                       o->tp);
+    return set_size(&p->sizes[0], "intermediate_size", c->intermediate_size, unit, o->layout,
                     err) &&
-           set_size(&sizes[2], "shared_expert_intermediate_size",
+           set_size(&p->sizes[1], "moe_intermediate_size", c->moe_intermediate_size, unit,
+                    o->layout, err) &&
+           set_size(&p->sizes[2], "shared_expert_intermediate_size",
                     c->shared_expert_intermediate_size, unit, o->layout, err);
+}
+
+static bool refuse_interleave(const qn_weight *w, qn_err *err) {
+    return qn_fail(err, QN_UNSUPPORTED, "tensor %s: interleaved padding moves inputs into other "
+                   "groups, which a quantized checkpoint cannot follow; use --layout tail, or pad "
+                   "the float checkpoint and quantize it then", w->name);
 }
 
 static json_t *padded_config(const json_t *config, const qn_pad_size sizes[3]) {
@@ -160,25 +213,36 @@ static json_t *padded_config(const json_t *config, const qn_pad_size sizes[3]) {
     return c;
 }
 
-static bool add_weight(qn_rewrite *r, const qn_source_model *m, const qn_weight *w,
-                       const qn_pad_size sizes[3], qn_err *err) {
-    const qn_expected *e = qn_layout_find(&m->layout, w->name);
-    const qn_pad_size *size;
-    qn_pad_axis axis = e ? qn_pad_axis_of(e, sizes, &size) : QN_PAD_NONE;
-    if (w->scheme) return qn_pad_quantized(r, m->ckpt, w, axis, size, err);
-    if (axis == QN_PAD_NONE)
+static bool add_weight(qn_rewrite *r, plan *p, const qn_weight *w, qn_err *err) {
+    const qn_expected *e = qn_layout_find(&p->m->layout, w->name);
+    qn_pad_matrix to = {.w = w};
+    if (e) to.axis = qn_pad_axis_of(e, p->sizes, &to.size);
+    p->subject.n_quantized += w->scheme != NULL;
+    p->subject.n_padded += to.axis != QN_PAD_NONE;
+    if (w->scheme) {
+        if (to.axis != QN_PAD_NONE && p->o->layout == QN_PAD_INTERLEAVE)
+            return refuse_interleave(w, err);
+        to.group = group_of(p, w);
+        return qn_pad_quantized(r, p->m->ckpt, &to, err);
+    }
+    if (to.axis == QN_PAD_NONE)
         qn_rewrite_copy(r, w->parts[0])->source = w;
     else
-        add_float(r, w, axis, size);
+        add_float(r, w, to.axis, to.size);
     return true;
 }
 
-static void say(qn_rewrite *r, const qn_pad_size sizes[3], size_t group, int tp) {
-    r->summary = json_object();
+static void note(qn_rewrite *r, const char *text) {
+    qn_note("%s", text);
+    json_array_append_new(r->notes, json_string(text));
+}
+
+static void say_sizes(qn_rewrite *r, const plan *p) {
     char text[256];
     bool any = false;
+    r->summary = json_object();
     for (int i = 0; i < 3; i++) {
-        const qn_pad_size *s = &sizes[i];
+        const qn_pad_size *s = &p->sizes[i];
         if (s->to == s->from) continue;
         any = true;
         json_t *o = json_pack("{s:I, s:I, s:s}", "from", (json_int_t)s->from, "to",
@@ -188,9 +252,8 @@ static void say(qn_rewrite *r, const qn_pad_size sizes[3], size_t group, int tp)
     }
     if (any) return;
     snprintf(text, sizeof text, "every intermediate size is a multiple of %zu * %d already: a "
-             "plain copy", group, tp);
-    qn_note("%s", text);
-    json_array_append_new(r->notes, json_string(text));
+             "plain copy", p->group, p->o->tp);
+    note(r, text);
 }
 
 // Padded codes mean 0 by what the tensors are. A loader that believes a wrong label would see other
@@ -215,28 +278,40 @@ static void free_jobs(qn_rewrite *r) {
         if (r->tensors[i].raw) free(r->tensors[i].user);
 }
 
+static bool read_label(plan *p, qn_err *err) {
+    const qn_ckpt *c = p->m->ckpt;
+    return !qn_ckpt_quant_config(c) || qn_label_read(&p->label, qn_ckpt_quant_config(c),
+                                                     qn_ckpt_quant_config_file(c), err);
+}
+
+static bool write_padded(qn_rewrite *r, plan *p, json_t **report, qn_err *err) {
+    const qn_source_model *m = p->m;
+    for (size_t i = 0; i < m->n_weights; i++)
+        if (!add_weight(r, p, m->weights[i], err)) return false;
+    p->subject = (qn_pad_subject){m, p->sizes, p->subject.n_quantized, p->subject.n_padded,
+                                  p->o->n_threads};
+    r->source = m->ckpt;
+    r->prove = qn_pad_prove;
+    r->user = &p->subject;
+    r->config = padded_config(qn_ckpt_config(m->ckpt), p->sizes);
+    r->readme_note = qn_strf("Padded by quern %s for %d devices; quern-report.json says how.",
+                             QN_VERSION, p->o->tp);
+    say_sizes(r, p);
+    fix_label(r, m);
+    return qn_rewrite_run(r, report, err);
+}
+
 bool qn_pad(const char *model, const char *out, const qn_pad_options *o, json_t **report,
             qn_err *err) {
     qn_source_model m;
-    qn_pad_size sizes[3];
+    plan p = {.m = &m, .o = o};
     qn_rewrite r = {.command = "pad", .out = out, .overwrite = o->overwrite,
                     .shard_bytes = o->shard_bytes, .n_threads = o->n_threads,
                     .progress = o->progress, .progress_user = o->user, .notes = json_array()};
     *report = NULL;
-    bool ok = qn_source_model_open(&m, model, false, r.notes, err) && make_plan(&m, o, sizes, err);
-    qn_pad_subject subject = {&m, sizes, ok && first_quantized(&m), o->n_threads};
-    for (size_t i = 0; ok && i < m.n_weights; i++) ok = add_weight(&r, &m, m.weights[i], sizes, err);
-    if (ok) {
-        r.source = m.ckpt;
-        r.prove = qn_pad_prove;
-        r.user = &subject;
-        r.config = padded_config(qn_ckpt_config(m.ckpt), sizes);
-        r.readme_note = qn_strf("Padded by quern %s for %d devices; quern-report.json says how.",
-                                QN_VERSION, o->tp);
-        say(&r, sizes, group_size(&m, o), o->tp);
-        fix_label(&r, &m);
-        ok = qn_rewrite_run(&r, report, err);
-    }
+    bool ok = qn_source_model_open(&m, model, false, r.notes, err) && read_label(&p, err) &&
+              find_sizes(&p, err) && write_padded(&r, &p, report, err);
+    qn_label_done(&p.label);
     free_jobs(&r);
     qn_rewrite_done(&r);
     qn_source_model_close(&m);

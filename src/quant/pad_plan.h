@@ -25,16 +25,22 @@ qn_pad_axis qn_pad_axis_of(const qn_expected *e, const qn_pad_size sizes[3],
 // The old unit at a new place, or SIZE_MAX for a zero.
 size_t qn_pad_source(const qn_pad_size *s, size_t place);
 
+typedef struct qn_pad_matrix { // a quantized matrix and what becomes of it
+    const qn_weight *w;
+    qn_pad_axis axis;
+    const qn_pad_size *size;
+    size_t group; // inputs per scale by tensors and label; 0: one scale for all, however many
+} qn_pad_matrix;
+
 // Adds the padded tensors of one quantized (GPTQ or AWQ) matrix to the rewrite, in the order of the
-// file. user data of the tensors is appended to *jobs, freed by the caller one by one with free.
-bool qn_pad_quantized(qn_rewrite *r, const qn_ckpt *c, const qn_weight *w, qn_pad_axis axis,
-                      const qn_pad_size *size, qn_err *err);
+// file. The tensors' user data is the caller's to free, one by one with free.
+bool qn_pad_quantized(qn_rewrite *r, const qn_ckpt *c, const qn_pad_matrix *m, qn_err *err);
 
 // Proof on the written folder (see pad.h).
 typedef struct qn_pad_subject {
     const qn_source_model *source;
     const qn_pad_size *sizes;
-    bool quantized;
+    size_t n_quantized, n_padded; // matrices
     int n_threads;
 } qn_pad_subject;
 bool qn_pad_prove(void *subject, const char *dir, json_t *report, qn_err *err);

@@ -21,7 +21,10 @@ typedef struct proof {
     bool bit_equal;
 } proof;
 
-static bool same_bits(float a, float b) { return memcmp(&a, &b, sizeof a) == 0; }
+// +0 and -0 are one value; anything else has to agree in every bit.
+static bool same(float a, float b) {
+    return memcmp(&a, &b, sizeof a) == 0 || (a == 0 && b == 0);
+}
 
 // ---- values at their places ----
 
@@ -52,7 +55,7 @@ static void compare_row(void *ctx, size_t row, int thread) {
         for (size_t c = 0; c < cols; c++) {
             size_t k = wide ? qn_pad_source(p->size, c) : c;
             float expected = from == SIZE_MAX || k == SIZE_MAX ? 0 : before[k];
-            p->bad[row] += !same_bits(after[c], expected) && !(after[c] == 0 && expected == 0);
+            p->bad[row] += !same(after[c], expected);
         }
     free(after);
     free(before);
@@ -92,8 +95,17 @@ static bool count_zero_scales(proof *v, const qn_weight *before, const qn_weight
 
 // ---- one MLP ----
 
-typedef struct product {
+typedef struct slice { // rows of a weight: a matrix, or one expert's of a fused tensor
     const qn_weight *w;
+    size_t row0, rows;
+} slice;
+
+typedef struct mlp {
+    slice gate, up, down;
+} mlp;
+
+typedef struct product {
+    slice s;
     const float *x;
     float *y;
     qn_err *errs;
@@ -101,16 +113,17 @@ typedef struct product {
 
 static void dot_row(void *ctx, size_t row, int thread) {
     product *p = ctx;
-    float *w = QN_NEW_ARRAY(float, p->w->cols), acc = 0;
-    if (!p->errs[thread].code && qn_weight_decode(p->w, row, 1, w, &p->errs[thread]))
-        for (size_t i = 0; i < p->w->cols; i++) acc = fmaf(p->x[i], w[i], acc);
+    const qn_weight *w = p->s.w;
+    float *line = QN_NEW_ARRAY(float, w->cols), acc = 0;
+    if (!p->errs[thread].code && qn_weight_decode(w, p->s.row0 + row, 1, line, &p->errs[thread]))
+        for (size_t i = 0; i < w->cols; i++) acc = fmaf(p->x[i], line[i], acc);
     p->y[row] = acc;
-    free(w);
+    free(line);
 }
 
-static bool multiply(proof *v, const qn_weight *w, const float *x, float *y, qn_err *err) {
-    product p = {w, x, y, QN_NEW_ARRAY(qn_err, (size_t)qn_pool_threads(v->pool))};
-    qn_pool_run(v->pool, w->rows, dot_row, &p);
+static bool multiply(proof *v, slice s, const float *x, float *y, qn_err *err) {
+    product p = {s, x, y, QN_NEW_ARRAY(qn_err, (size_t)qn_pool_threads(v->pool))};
+    qn_pool_run(v->pool, s.rows, dot_row, &p);
     bool ok = true;
     for (int i = 0; ok && i < qn_pool_threads(v->pool); i++)
         if (p.errs[i].code) {
@@ -121,46 +134,69 @@ static bool multiply(proof *v, const qn_weight *w, const float *x, float *y, qn_
     return ok;
 }
 
-// y [hidden] of one checkpoint's MLP with this prefix ("….mlp.").
-static bool run_mlp(proof *v, qn_ckpt *c, const char *prefix, const float *x, float **y,
-                    size_t *n, qn_err *err) {
-    static const char *const names[3] = {"gate_proj.weight", "up_proj.weight", "down_proj.weight"};
-    const qn_weight *w[3];
-    for (int i = 0; i < 3; i++) {
-        char *name = qn_strf("%s%s", prefix, names[i]);
-        w[i] = qn_ckpt_weight(c, name);
-        free(name);
-        if (!w[i]) return qn_fail(err, QN_NOT_FOUND, "proof: %s%s is missing", prefix, names[i]);
-    }
-    float *gate = QN_NEW_ARRAY(float, w[0]->rows), *up = QN_NEW_ARRAY(float, w[1]->rows);
-    *n = w[2]->rows;
-    *y = QN_NEW_ARRAY(float, *n);
-    bool ok = multiply(v, w[0], x, gate, err) && multiply(v, w[1], x, up, err);
-    for (size_t i = 0; ok && i < w[0]->rows; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
-    ok = ok && multiply(v, w[2], gate, *y, err);
+// y [hidden] of one MLP.
+static bool run_mlp(proof *v, const mlp *m, const float *x, float *y, qn_err *err) {
+    size_t n = m->gate.rows;
+    float *gate = QN_NEW_ARRAY(float, n), *up = QN_NEW_ARRAY(float, n);
+    bool ok = multiply(v, m->gate, x, gate, err) && multiply(v, m->up, x, up, err);
+    for (size_t i = 0; ok && i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+    ok = ok && multiply(v, m->down, gate, y, err);
     free(gate);
     free(up);
     return ok;
 }
 
-static bool compare_mlp(proof *v, const char *prefix, size_t hidden, qn_err *err) {
-    float *x = QN_NEW_ARRAY(float, hidden), *a = NULL, *b = NULL;
+static bool compare_mlp(proof *v, const mlp *before, const mlp *after, qn_err *err) {
+    size_t hidden = v->subject->source->config.hidden_size;
+    float *x = QN_NEW_ARRAY(float, 3 * hidden), *a = x + hidden, *b = a + hidden;
     for (size_t i = 0; i < hidden; i++) x[i] = (float)qn_rng_normal(7, v->mlps, i);
-    size_t na = 0, nb = 0;
-    bool ok = run_mlp(v, v->subject->source->ckpt, prefix, x, &a, &na, err) &&
-              run_mlp(v, v->written, prefix, x, &b, &nb, err);
+    bool ok = run_mlp(v, before, x, a, err) && run_mlp(v, after, x, b, err);
     double largest = 0, off = 0;
-    for (size_t i = 0; ok && i < na && i < nb; i++) {
+    for (size_t i = 0; ok && i < hidden; i++) {
         largest = fmax(largest, fabs((double)a[i]));
         off = fmax(off, fabs((double)a[i] - (double)b[i]));
-        v->bit_equal &= same_bits(a[i], b[i]);
+        v->bit_equal &= same(a[i], b[i]);
     }
     if (largest > 0 && off / largest > v->worst) v->worst = off / largest;
     v->mlps++;
     free(x);
-    free(a);
-    free(b);
     return ok;
+}
+
+static const qn_weight *sibling(qn_ckpt *c, const qn_weight *down, const char *end,
+                                const char *name, qn_err *err) {
+    char *full = qn_strf("%.*s%s", (int)(strlen(down->name) - strlen(end)), down->name, name);
+    const qn_weight *w = qn_ckpt_weight(c, full);
+    if (!w) qn_fail(err, QN_NOT_FOUND, "proof: tensor %s is missing", full);
+    free(full);
+    return w;
+}
+
+// The MLP that `down` closes; of a fused tensor its e-th expert.
+static bool mlp_of(qn_ckpt *c, const qn_weight *down, size_t e, mlp *m, qn_err *err) {
+    const char *end = "down_proj.weight";
+    if (!qn_str_ends(down->name, end)) {
+        const qn_weight *both = sibling(c, down, "down_proj", "gate_up_proj", err);
+        size_t n = down->cols, hidden = down->parts[0]->shape[1];
+        if (both)
+            *m = (mlp){{both, 2 * e * n, n}, {both, (2 * e + 1) * n, n}, {down, e * hidden, hidden}};
+        return both != NULL;
+    }
+    const qn_weight *gate = sibling(c, down, end, "gate_proj.weight", err);
+    const qn_weight *up = gate ? sibling(c, down, end, "up_proj.weight", err) : NULL;
+    if (up) *m = (mlp){{gate, 0, gate->rows}, {up, 0, up->rows}, {down, 0, down->rows}};
+    return up != NULL;
+}
+
+static bool compare_mlps(proof *v, const qn_weight *before, const qn_weight *after, qn_err *err) {
+    size_t n = qn_str_ends(before->name, ".weight") ? 1 : before->parts[0]->shape[0];
+    for (size_t e = 0; e < n; e++) {
+        mlp a, b;
+        if (!mlp_of(v->subject->source->ckpt, before, e, &a, err) ||
+            !mlp_of(v->written, after, e, &b, err) || !compare_mlp(v, &a, &b, err))
+            return false;
+    }
+    return true;
 }
 
 // ---- all of it ----
@@ -179,11 +215,8 @@ static bool prove_all(proof *v, qn_err *err) {
         if (!compare_values(v, before, after, axis, size, err) ||
             !count_zero_scales(v, before, after, err))
             return false;
-        if (axis != QN_PAD_COLS) continue; // down_proj closes an MLP
-        char *prefix = qn_strndup(e->name, strlen(e->name) - strlen("down_proj.weight"));
-        bool ok = compare_mlp(v, prefix, m->config.hidden_size, err);
-        free(prefix);
-        if (!ok) return false;
+        bool closes = axis == QN_PAD_COLS || axis == QN_PAD_FUSED_COLS; // down_proj does
+        if (closes && !compare_mlps(v, before, after, err)) return false;
     }
     return true;
 }
@@ -202,6 +235,11 @@ static bool judge(const proof *v, qn_err *err) {
     return true;
 }
 
+static void count_matrices(const qn_pad_subject *s, json_t *summary) {
+    json_object_set_new(summary, "quantized", json_integer((json_int_t)s->n_quantized));
+    json_object_set_new(summary, "padded", json_integer((json_int_t)s->n_padded));
+}
+
 bool qn_pad_prove(void *subject, const char *dir, json_t *report, qn_err *err) {
     proof v = {.subject = subject, .bit_equal = true};
     const qn_weight *list;
@@ -212,6 +250,7 @@ bool qn_pad_prove(void *subject, const char *dir, json_t *report, qn_err *err) {
               prove_all(&v, err) && judge(&v, err);
     if (ok) {
         json_t *o = json_object();
+        count_matrices(v.subject, json_object_get(report, "summary"));
         json_object_set_new(o, "decoder", json_string("every padded row against its source, and "
                                                       "every MLP's output on a random input"));
         json_object_set_new(o, "rows_checked", json_integer((json_int_t)v.rows));

@@ -194,7 +194,8 @@ static const qn_tensor *part(const qn_ckpt *c, const qn_weight *w, const char *s
 
 static bool refuse_layout(const qn_weight *w, qn_err *err) {
     return qn_fail(err, QN_UNSUPPORTED, "tensor %s: stored as %s; only float, GPTQ and AWQ (gemm) "
-                   "checkpoints can be padded", w->name, w->layout);
+                   "checkpoints can be padded (`quern convert` makes a float one)", w->name,
+                   w->layout);
 }
 
 static bool copy_parts(qn_rewrite *r, const qn_ckpt *c, const qn_weight *w) {
@@ -208,31 +209,37 @@ static bool copy_parts(qn_rewrite *r, const qn_ckpt *c, const qn_weight *w) {
     return true;
 }
 
-bool qn_pad_quantized(qn_rewrite *r, const qn_ckpt *c, const qn_weight *w, qn_pad_axis axis,
-                      const qn_pad_size *size, qn_err *err) {
-    if (axis == QN_PAD_NONE) return copy_parts(r, c, w);
+// Codes are packed into words along the padded axis (3 bits: 32 codes in 3 words).
+static bool whole_words(const qn_pad_matrix *m, qn_err *err) {
+    size_t per = m->w->bits == 3 ? 32 : 32 / (unsigned)m->w->bits;
+    size_t odd = m->size->from % per ? m->size->from : m->size->to;
+    return odd % per == 0 ||
+           qn_fail(err, QN_UNSUPPORTED, "tensor %s: %zu units do not fill whole words of %d-bit "
+                   "codes, expected a multiple of %zu", m->w->name, odd, m->w->bits, per);
+}
+
+bool qn_pad_quantized(qn_rewrite *r, const qn_ckpt *c, const qn_pad_matrix *m, qn_err *err) {
+    const qn_weight *w = m->w;
+    if (m->axis == QN_PAD_NONE) return copy_parts(r, c, w);
     bool gptq = strncmp(w->layout, "gptq", 4) == 0, awq = strcmp(w->layout, "awq-gemm") == 0;
     const qn_tensor *q = part(c, w, "qweight"), *z = part(c, w, "qzeros");
     const qn_tensor *s = part(c, w, "scales"), *g = part(c, w, "g_idx");
     if ((!gptq && !awq) || !q || !z || !s) return refuse_layout(w, err);
-    if (axis == QN_PAD_COLS && w->act_order)
+    if (m->axis == QN_PAD_COLS && w->act_order)
         return qn_fail(err, QN_UNSUPPORTED, "tensor %s: act-order groups span all devices, so "
                        "padding cannot make it divisible", w->name);
-    size_t from = size->from, to = size->to, per = 32 / (unsigned)w->bits;
-    if (w->bits == 3) per = 32;
-    if (from % per)
-        return qn_fail(err, QN_UNSUPPORTED, "tensor %s: %zu units do not fill whole words of %d-bit "
-                       "codes", w->name, from, w->bits);
-    job j = {.zeros = z, .w = w, .from = from, .to = to, .middle = 1u << (w->bits - 1)};
-    j.group = w->n_groups <= 1 ? to : w->group;
-    if (axis == QN_PAD_ROWS) { // outputs
+    if (!whole_words(m, err)) return false;
+    size_t from = m->size->from, to = m->size->to, group = m->group ? m->group : to;
+    job j = {.zeros = z, .w = w, .from = from, .to = to, .group = group,
+             .middle = 1u << (w->bits - 1)};
+    if (m->axis == QN_PAD_ROWS) { // outputs
         add(r, &j, q, words_right, q->shape[0], q->shape[1] * to / from);
         add(r, &j, z, words_right, z->shape[0], z->shape[1] * to / from);
         add(r, &j, s, scales_right, s->shape[0], to);
         if (g) qn_rewrite_copy(r, g);
         return true;
     }
-    size_t groups = w->n_groups <= 1 ? w->n_groups : (to + w->group - 1) / w->group;
+    size_t groups = (to + group - 1) / group;
     add(r, &j, q, gptq ? gptq_rows_below : awq_rows_below, q->shape[0] * to / from, q->shape[1]);
     add(r, &j, z, zeros_below, groups, z->shape[1]);
     add(r, &j, s, scales_below, groups, s->shape[1]);

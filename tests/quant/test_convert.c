@@ -1,5 +1,6 @@
 // convert: the written bytes against the sums of expected.json, everything beside the weights, and a
 // proof that notices a wrong decoder.
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -98,6 +99,66 @@ static void other_peoples_files(void **state) {
     convert_one("tests/data/thirdparty/llmcompressor-fp8-block", "f16", QN_TO_F16);
 }
 
+static const json_t *entry(const json_t *report, const char *name) {
+    size_t i;
+    json_t *e, *list = json_object_get(report, "tensors");
+    json_array_foreach(list, i, e)
+        if (strcmp(json_string_value(json_object_get(e, "name")), name) == 0) return e;
+    fail_msg("%s is not in the report", name);
+    return NULL;
+}
+
+static json_t *report_of(const char *folder, qn_convert_dtype dtype) {
+    qn_err err = {0};
+    json_t *report;
+    char *out = scratch_path("figures");
+    qn_convert_options o = {.dtype = dtype};
+    if (!qn_convert(folder, out, &o, &report, &err)) fail_msg("%s: %s", folder, err.text);
+    scratch_remove(out);
+    return report;
+}
+
+// Scales and codes are those of the file: a scale of an fp8 block counts once, whatever the number
+// of rows under it; bytes stored signed are told signed; fp8 has no codes.
+static void figures_are_of_what_is_stored(void **state) {
+    (void)state;
+    const char *name = "model.layers.0.mlp.gate_proj.weight";
+    qn_err err = {0};
+    float scales[64];
+    double sum = 0;
+    qn_ckpt *c = qn_ckpt_open("tests/data/quantized/fp8-block", 0, &err);
+    const qn_tensor *t = qn_ckpt_find(c, "model.layers.0.mlp.gate_proj.weight_scale_inv");
+    assert_true(t && t->n > 1 && t->n <= 64);
+    qn_tensor_to_f32(t, 0, t->n, scales);
+    for (size_t i = 0; i < t->n; i++) sum += (double)scales[i];
+    json_t *report = report_of("tests/data/quantized/fp8-block", QN_TO_F32);
+    const json_t *e = entry(report, name);
+    assert_true(fabs(json_real_value(json_object_get(e, "scale_mean")) * (double)t->n / sum - 1) <
+                1e-9);
+    assert_null(json_object_get(e, "code_min"));
+    json_decref(report);
+    qn_ckpt_free(c);
+    report = report_of("tests/data/quantized/ct-int8-channel", QN_TO_F32);
+    assert_true(json_integer_value(json_object_get(entry(report, name), "code_min")) < -100);
+    assert_true(json_integer_value(json_object_get(entry(report, name), "code_max")) <= 127);
+    json_decref(report);
+}
+
+// bf16 of a weight beyond 1 misses numpy's 1e-3; the report says that this is no fault.
+static void a_coarse_dtype_is_explained(void **state) {
+    (void)state;
+    json_t *report = report_of("tests/data/families/qwen3_5", QN_TO_BF16);
+    assert_false(json_array_size(json_object_get(report, "notes")));
+    json_decref(report);
+    report = report_of("models/tiny-qwen3-gptq-int8", QN_TO_BF16);
+    const json_t *close = json_object_get(json_object_get(report, "summary"), "allclose_1e3");
+    char *notes = json_dumps(json_object_get(report, "notes"), 0);
+    assert_true(json_is_false(close));
+    assert_non_null(strstr(notes, "numpy's rule"));
+    free(notes);
+    json_decref(report);
+}
+
 static void side_files_and_shards(void **state) {
     (void)state;
     qn_err err = {0};
@@ -193,6 +254,8 @@ static void proof_sees_a_forgotten_zero(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_scheme),          cmocka_unit_test(other_peoples_files),
+        cmocka_unit_test(figures_are_of_what_is_stored),
+        cmocka_unit_test(a_coarse_dtype_is_explained),
         cmocka_unit_test(side_files_and_shards), cmocka_unit_test(places),
         cmocka_unit_test(proof_sees_a_forgotten_zero),
     };

@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -52,6 +54,25 @@ static void every_unit_once_and_no_empty_group(void **state) {
 }
 
 // ---- checkpoints ----
+
+// A folder with the weights of another and a config of its own (taken over).
+static void scratch_copy(const char *from, const char *to, json_t *config) {
+    qn_err err = {0};
+    qn_buf weights = {0};
+    char *source = qn_path_join(from, "model.safetensors");
+    char *there = qn_path_join(to, "model.safetensors"), *text = qn_json_text(config, true);
+    char *file = qn_path_join(to, "config.json");
+    assert_int_equal(mkdir(to, 0700), 0);
+    assert_true(qn_file_read(source, (size_t)64 << 20, &weights, &err));
+    assert_true(qn_file_write(there, weights.data, weights.n, &err));
+    assert_true(qn_file_write(file, text, strlen(text), &err));
+    qn_buf_done(&weights);
+    json_decref(config);
+    qn_free(text);
+    free(source);
+    free(there);
+    free(file);
+}
 
 typedef struct rows { // logits of every position
     float *data;
@@ -178,6 +199,68 @@ static void a_wrong_label_is_corrected(void **state) {
     scratch_remove(out);
 }
 
+static json_t *padded(const char *folder, const char *out, qn_pad_options o) {
+    qn_err err = {0};
+    json_t *report;
+    if (!qn_pad(folder, out, &o, &report, &err)) fail_msg("%s: %s", folder, err.text);
+    return report;
+}
+
+static json_int_t figure(const json_t *report, const char *part, const char *key) {
+    return json_integer_value(json_object_get(json_object_get(report, part), key));
+}
+
+static void the_summary_counts_matrices(void **state) {
+    (void)state;
+    char *out = scratch_path("counted");
+    json_t *report = padded("tests/data/quantized/gptq-int8-g128", out, (qn_pad_options){.tp = 2});
+    assert_int_equal(figure(report, "summary", "quantized"), 14); // two layers of seven
+    assert_int_equal(figure(report, "summary", "padded"), 6);     // gate, up and down of both
+    json_decref(report);
+    scratch_remove(out);
+    out = scratch_path("counted");
+    report = padded("tests/data/quantized/base-bf16", out, (qn_pad_options){.tp = 3});
+    assert_int_equal(figure(report, "summary", "quantized"), 0);
+    assert_int_equal(figure(report, "summary", "padded"), 0);
+    json_decref(report);
+    scratch_remove(out);
+}
+
+static void fused_experts_are_run_too(void **state) {
+    (void)state;
+    char *out = scratch_path("fused");
+    json_t *report = padded("tests/data/families/qwen3_moe-fused", out, (qn_pad_options){.tp = 2});
+    // Two dense layers, two of eight experts.
+    assert_int_equal(figure(report, "independent_check", "mlps_compared"), 2 + 2 * 8);
+    json_decref(report);
+    scratch_remove(out);
+}
+
+// One group over 384 inputs, said to be of 512: behind the padding a second one has to begin, or
+// readers that believe group_size find too few scales.
+static void a_group_wider_than_the_matrix(void **state) {
+    (void)state;
+    qn_err err = {0};
+    char *folder = scratch_path("wide"), *out = scratch_path("wide-padded");
+    json_t *config = json_load_file("tests/data/quantized/gptq-int8-channel/config.json", 0, NULL);
+    json_object_set_new(json_object_get(config, "quantization_config"), "group_size",
+                        json_integer(512));
+    scratch_copy("tests/data/quantized/gptq-int8-channel", folder, config);
+    json_decref(padded(folder, out, (qn_pad_options){.tp = 2}));
+    qn_ckpt *c = qn_ckpt_open(out, 0, &err);
+    const qn_weight *list;
+    size_t n;
+    assert_true(qn_ckpt_weights(c, &list, &n, &err));
+    const qn_weight *down = qn_ckpt_weight(c, "model.layers.0.mlp.down_proj.weight");
+    assert_int_equal(down->cols, 1024);
+    assert_int_equal(down->n_groups, 2);
+    assert_int_equal(qn_ckpt_n_label_errors(c), 0);
+    qn_ckpt_free(c);
+    if (difference(folder, out) != 0) fail_msg("logits differ");
+    scratch_remove(out);
+    scratch_remove(folder);
+}
+
 static void nothing_to_do_is_a_copy(void **state) {
     (void)state;
     double d = pad_and_compare("tests/data/quantized/base-bf16", (qn_pad_options){.tp = 3});
@@ -199,6 +282,10 @@ static void refusals(void **state) {
     o.layout = QN_PAD_INTERLEAVE;
     refuse("tests/data/quantized/gptq-int4-g128", o, "quantized checkpoint cannot follow");
     refuse("tests/data/quantized/base-bf16", (qn_pad_options){.tp = 0}, "--tp is 0");
+    refuse("tests/data/quantized/gptq-int4-g128", (qn_pad_options){.tp = 2, .group_size = 64},
+           "groups of 128 inputs");
+    refuse("tests/data/quantized/gptq-int8-channel", (qn_pad_options){.tp = 1, .group_size = 77},
+           "whole words");
 }
 
 int main(void) {
@@ -209,6 +296,9 @@ int main(void) {
         cmocka_unit_test(interleaving_only_rounds),
         cmocka_unit_test(quantized_files_are_padded_as_they_are),
         cmocka_unit_test(a_wrong_label_is_corrected),
+        cmocka_unit_test(the_summary_counts_matrices),
+        cmocka_unit_test(fused_experts_are_run_too),
+        cmocka_unit_test(a_group_wider_than_the_matrix),
         cmocka_unit_test(nothing_to_do_is_a_copy),
         cmocka_unit_test(refusals),
     };
