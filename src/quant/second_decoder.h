@@ -14,9 +14,10 @@ typedef struct qn_second qn_second;
 // about it. What the codes of c say: 1, 0, or -1 when they cannot tell (then the label decides).
 int qn_second_zero_offset(const qn_ckpt *c);
 
-// zero_offset: the answer above, asked once per checkpoint. Gets ready to read the weight `name` ("….weight" or a plain tensor's name). QN_NOT_FOUND when no
-// tensors of that name are there, QN_UNSUPPORTED for a layout this reader does not know. c must
-// outlive it. Release with qn_second_free.
+// Gets ready to read the weight `name` ("….weight" or a plain tensor's name). zero_offset: the
+// answer above, asked once per checkpoint. QN_NOT_FOUND when no tensors of that name are there,
+// QN_UNSUPPORTED for a layout this reader does not know. c must outlive it. Release with
+// qn_second_free.
 qn_second *qn_second_new(const qn_ckpt *c, int zero_offset, const char *name, qn_err *err);
 void qn_second_free(qn_second *s);
 // Element [row, col] ([out, in]) as float: the stored value of a plain tensor (row counts through
