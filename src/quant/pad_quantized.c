@@ -2,6 +2,7 @@
 // are the zero point, its scale is 1, so nothing is quantized anew and no real code moves.
 //   GPTQ  qweight [in b/32, out] streams down the columns; qzeros [groups, out b/32] along the rows
 //   AWQ   gemm qweight [in, out/8], qzeros [groups, out/8], nibbles interleaved within a word
+//         gemv qweight [out, in/8], qzeros [out, words], scales [out, 8 words], in natural order
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,7 @@ typedef struct job {
     size_t from, to; // units
     size_t group;    // inputs per group; all of them where there is one group
     uint32_t middle; // code that means 0 in padded groups
+    size_t width;    // of the new tensor's rows (gemv)
 } job;
 
 // Word `index` of an endless stream of one b-bit code.
@@ -167,6 +169,44 @@ static bool index_further(void *user, size_t row0, size_t n, uint8_t *out, qn_er
     return true;
 }
 
+// AWQ gemv. What a new nibble holds: the middle, or as the code of an input that joins an old group
+// (one group over all inputs) that group's own zero point.
+static uint32_t gemv_new(const job *j, size_t row, size_t k) {
+    size_t g = k / j->group;
+    if (j->t == j->zeros || row >= j->zeros->shape[0] || g >= j->w->n_groups) return j->middle;
+    return word_at(j->zeros, row * j->zeros->shape[1] + g / 8) >> 4 * (g % 8) & 15u;
+}
+
+// Codes or zeros; words that were half empty are filled too.
+static bool gemv_words(void *user, size_t row0, size_t n, uint8_t *out, qn_err *err) {
+    (void)err;
+    const job *j = user;
+    const size_t *old = j->t->shape;
+    size_t real = j->t == j->zeros ? j->w->n_groups : j->w->cols;
+    for (size_t r = row0; r < row0 + n; r++)
+        for (size_t c = 0; c < j->width; c++) {
+            uint32_t v = r < old[0] && c < old[1] ? word_at(j->t, r * old[1] + c) : 0;
+            for (unsigned k = 0; k < 8; k++)
+                if (r >= old[0] || 8 * c + k >= real)
+                    v = (v & ~(15u << 4 * k)) | gemv_new(j, r, 8 * c + k) << 4 * k;
+            put(&out, v);
+        }
+    return true;
+}
+
+static bool gemv_scales(void *user, size_t row0, size_t n, uint8_t *out, qn_err *err) {
+    (void)err;
+    const job *j = user;
+    size_t width = qn_dtype_bytes(j->t->dtype), old = j->t->shape[1];
+    uint32_t one = one_as(j->t->dtype);
+    for (size_t r = row0; r < row0 + n; r++)
+        for (size_t c = 0; c < j->width; c++, out += width) {
+            bool real = r < j->t->shape[0] && c < j->w->n_groups;
+            memcpy(out, real ? j->t->data + (r * old + c) * width : (const uint8_t *)&one, width);
+        }
+    return true;
+}
+
 // ---- putting it together ----
 
 typedef bool (*raw_fn)(void *, size_t, size_t, uint8_t *, qn_err *);
@@ -193,7 +233,7 @@ static const qn_tensor *part(const qn_ckpt *c, const qn_weight *w, const char *s
 }
 
 static bool refuse_layout(const qn_weight *w, qn_err *err) {
-    return qn_fail(err, QN_UNSUPPORTED, "tensor %s: stored as %s; only float, GPTQ and AWQ (gemm) "
+    return qn_fail(err, QN_UNSUPPORTED, "tensor %s: stored as %s; only float, GPTQ and AWQ "
                    "checkpoints can be padded (`quern convert` makes a float one)", w->name,
                    w->layout);
 }
@@ -218,13 +258,32 @@ static bool whole_words(const qn_pad_matrix *m, qn_err *err) {
                    "codes, expected a multiple of %zu", m->w->name, odd, m->w->bits, per);
 }
 
+// AutoAWQ has words of zeros for a multiple of 8, 16 or 32 groups.
+static bool add_gemv(qn_rewrite *r, const job *model, const qn_pad_matrix *m,
+                     const qn_tensor *parts[3]) {
+    bool down = m->axis == QN_PAD_COLS;
+    size_t rows = down ? m->w->rows : m->size->to, group = down ? model->group : m->w->group;
+    size_t cols = down ? m->size->to : m->w->cols, multiple = group >= 128 ? 1 : group >= 64 ? 2 : 4;
+    size_t words = ((cols + group - 1) / group + 7) / 8;
+    words = (words + multiple - 1) / multiple * multiple;
+    const size_t widths[3] = {cols / 8, words, 8 * words};
+    for (int i = 0; i < 3; i++) {
+        job j = *model;
+        j.group = group;
+        j.width = widths[i];
+        add(r, &j, parts[i], i < 2 ? gemv_words : gemv_scales, rows, widths[i]);
+    }
+    return true;
+}
+
 bool qn_pad_quantized(qn_rewrite *r, const qn_ckpt *c, const qn_pad_matrix *m, qn_err *err) {
     const qn_weight *w = m->w;
     if (m->axis == QN_PAD_NONE) return copy_parts(r, c, w);
     bool gptq = strncmp(w->layout, "gptq", 4) == 0, awq = strcmp(w->layout, "awq-gemm") == 0;
     const qn_tensor *q = part(c, w, "qweight"), *z = part(c, w, "qzeros");
     const qn_tensor *s = part(c, w, "scales"), *g = part(c, w, "g_idx");
-    if ((!gptq && !awq) || !q || !z || !s) return refuse_layout(w, err);
+    bool gemv = strcmp(w->layout, "awq-gemv") == 0;
+    if ((!gptq && !awq && !gemv) || !q || !z || !s) return refuse_layout(w, err);
     if (m->axis == QN_PAD_COLS && w->act_order)
         return qn_fail(err, QN_UNSUPPORTED, "tensor %s: act-order groups span all devices, so "
                        "padding cannot make it divisible", w->name);
@@ -232,6 +291,7 @@ bool qn_pad_quantized(qn_rewrite *r, const qn_ckpt *c, const qn_pad_matrix *m, q
     size_t from = m->size->from, to = m->size->to, group = m->group ? m->group : to;
     job j = {.zeros = z, .w = w, .from = from, .to = to, .group = group,
              .middle = 1u << (w->bits - 1)};
+    if (gemv) return add_gemv(r, &j, m, (const qn_tensor *[]){q, z, s});
     if (m->axis == QN_PAD_ROWS) { // outputs
         add(r, &j, q, words_right, q->shape[0], q->shape[1] * to / from);
         add(r, &j, z, words_right, z->shape[0], z->shape[1] * to / from);

@@ -171,7 +171,8 @@ static void quantized_files_are_padded_as_they_are(void **state) {
     static const char *const folders[] = {
         "gptq-int8-g128", "gptq-int4-v2", "gptq-int4-mislabelled", "gptq-int3-g64",
         "gptq-int2-g32", "gptq-int8-channel", "gptq-int8-nogidx", "gptq-int4-lastgroup",
-        "gptq-int4-partial", "awq-gemm-g128", "awq-gemm-g64", "awq-zerogroup"};
+        "gptq-int4-partial", "awq-gemm-g128", "awq-gemm-g64", "awq-gemv-g128",
+        "awq-zerogroup"};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         char folder[128];
         snprintf(folder, sizeof folder, "tests/data/quantized/%s", folders[i]);
