@@ -1,8 +1,9 @@
-# A reader of GPTQ and AWQ (gemm) checkpoints that knows nothing of quern: written from the formats'
+# A reader of GPTQ and AWQ checkpoints that knows nothing of quern: written from the formats'
 # description, it believes the label to the letter and takes every field bit by bit. Slow and plain
 # on purpose; what it reads is what any other loader that trusts the label would read.
 #   GPTQ  W[o,i] = scales[g_idx[i],o] · (code - zero), fields along the inputs (zeros: the outputs)
 #   AWQ   the same, nibbles along the outputs in the order 0 2 4 6 1 3 5 7, zeros stored as they are
+#         (gemm); gemv: along the inputs in natural order, zeros and scales padded to whole words
 import glob
 import json
 import os
@@ -87,6 +88,8 @@ def parts(all_tensors, prefix, said):
             zeros = (zeros + 1) & ((1 << bits) - 1)
     elif method == "awq" and said.get("version", "gemm") == "gemm":
         codes, zeros = awq_fields(qweight), awq_fields(qzeros)
+    elif method == "awq" and said["version"] == "gemv":
+        codes, zeros, scales = fields(qweight.T, 4), fields(qzeros.T, 4), scales.T
     else:
         raise Unreadable(f"{method} {said.get('version', '')}: not a layout read here")
     inputs, group = codes.shape[0], said.get("group_size", said.get("q_group_size"))

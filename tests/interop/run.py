@@ -240,7 +240,7 @@ def pad_all(bench, every):
 # ---- 3. quantized folders that stay quantized ----
 
 # Layouts that `quern pad` does not pad, by their fixtures' names; anything else has to work.
-NOT_PADDED = ("ct-", "fp8-block", "awq-gemv", "actorder", "llmcompressor-")
+NOT_PADDED = ("ct-", "fp8-block", "actorder", "llmcompressor-")
 
 
 # A fixture whose label lies cannot be read by it; this one has the same weights and does not lie.

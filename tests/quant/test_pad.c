@@ -268,6 +268,49 @@ static void nothing_to_do_is_a_copy(void **state) {
     assert_true(d == 0);
 }
 
+// ---- the proof ----
+
+// Pads, then overwrites `n` bytes at `at` of one tensor of the result, and asks the proof.
+static void prove_damaged(const char *folder, const char *tensor, size_t at, const void *bytes,
+                          size_t n, const char *expected) {
+    qn_err err = {0};
+    qn_source_model m;
+    char *out = scratch_path("damaged");
+    json_decref(padded(folder, out, (qn_pad_options){.tp = 4}));
+    qn_ckpt *c = qn_ckpt_open(out, 0, &err);
+    size_t offset = qn_ckpt_find(c, tensor)->offset + at;
+    qn_ckpt_free(c);
+    json_t *notes = json_array(), *report = json_pack("{s:{}}", "summary");
+    assert_true(qn_source_model_open(&m, folder, false, notes, &err));
+    const qn_pad_size sizes[3] = {{"intermediate_size", 384, 512, QN_PAD_TAIL}};
+    qn_pad_subject subject = {.source = &m, .sizes = sizes, .n_threads = 1};
+    if (!qn_pad_prove(&subject, out, report, &err)) fail_msg("%s", err.text);
+    char *path = qn_path_join(out, "model.safetensors");
+    FILE *f = fopen(path, "r+b");
+    assert_true(f && fseek(f, (long)offset, SEEK_SET) == 0 && fwrite(bytes, n, 1, f) == 1);
+    fclose(f);
+    assert_false(qn_pad_prove(&subject, out, report, &err));
+    if (!strstr(err.text, expected)) fail_msg("\"%s\" does not say: %s", err.text, expected);
+    qn_source_model_close(&m);
+    json_decref(notes);
+    json_decref(report);
+    free(path);
+    scratch_remove(out);
+}
+
+static void the_proof_sees_damage(void **state) {
+    (void)state;
+    const char *folder = "tests/data/quantized/base-bf16";
+    const uint16_t one = 0x3F80, none = 0;
+    prove_damaged(folder, "model.layers.1.mlp.down_proj.weight", 2 * (512 * 7 + 500), &one, 2,
+                  "1 values are not where they should be"); // a zero that is none
+    prove_damaged(folder, "model.layers.0.mlp.up_proj.weight", 2 * (128 * 300 + 3), &one, 2,
+                  "1 values are not where they should be"); // an old value lost
+    folder = "tests/data/quantized/gptq-int8-channel"; // scales [1, 512] of which 128 are new
+    prove_damaged(folder, "model.layers.0.mlp.up_proj.scales", 2 * 450, &none, 2,
+                  "1 padded groups have scale 0");
+}
+
 static void refuse(const char *folder, qn_pad_options o, const char *expected) {
     qn_err err = {0};
     json_t *report;
@@ -301,6 +344,7 @@ int main(void) {
         cmocka_unit_test(fused_experts_are_run_too),
         cmocka_unit_test(a_group_wider_than_the_matrix),
         cmocka_unit_test(nothing_to_do_is_a_copy),
+        cmocka_unit_test(the_proof_sees_damage),
         cmocka_unit_test(refusals),
     };
     qn_log_set_quiet(true);
