@@ -19,9 +19,13 @@ static void print(const json_t *r) {
                 at(r, NULL, "perplexity_error"));
     if (json_object_get(r, "kl")) {
         qn_out_addf("reference    %.4f\n", at(r, "reference", "perplexity"));
-        qn_out_addf("KL           %.4g ± %.2g   median %.4g   99 %% %.4g   max %.4g\n",
-                    at(r, "kl", "mean"), at(r, "kl", "std_error"), at(r, "kl", "median"),
-                    at(r, "kl", "p99"), at(r, "kl", "max"));
+        static const char *const keys[][3] = {{"mean", "mean", "std_error"},
+                                              {"median", "median", "median_error"},
+                                              {"99 %", "p99", "p99_error"},
+                                              {"max", "max", "max_error"}};
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+            qn_out_addf("%s%s %.4g ± %.2g%s", i ? "" : "KL           ", keys[i][0],
+                        at(r, "kl", keys[i][1]), at(r, "kl", keys[i][2]), i < 3 ? "   " : "\n");
         qn_out_addf("same top-1   %.2f %% ± %.2f %%\n", 100 * at(r, "top1", "agreement"),
                     100 * at(r, "top1", "std_error"));
     }

@@ -220,6 +220,35 @@ static void put_count(json_t *o, const char *key, size_t n) {
     json_object_set_new(o, key, json_integer((json_int_t)n));
 }
 
+// How far the value of rank r (from 1) of a sorted sample may be off: its spread over resamples of
+// the same size, as the bootstrap would draw them, but without drawing (Maritz & Jarrett 1978).
+// x[k] is that value with the share of Beta(r, n - r + 1) that lies in k/n … (k+1)/n, here by
+// Simpson's rule over the cells that matter.
+static double log_density(double p, double r, double n) {
+    double low = r > 1 ? (r - 1) * log(p) : 0, high = n > r ? (n - r) * log1p(-p) : 0;
+    return low + high;
+}
+
+static double rank_error(const double *x, size_t n, size_t r) {
+    enum { STEPS = 8 };
+    double nn = (double)n, rr = (double)r, reach = 10 * sqrt(rr * (nn - rr) / nn) + 40;
+    double top = n > 1 ? log_density((rr - 1) / (nn - 1), rr, nn) : 0; // at its mode
+    double sum = 0, mean = 0, square = 0;
+    for (size_t k = 0; k < n; k++) {
+        if (fabs((double)k - rr) > reach) continue;
+        double share = 0, d = x[k] - x[r - 1];
+        for (int i = 0; i <= STEPS; i++) {
+            double p = ((double)k + (double)i / STEPS) / nn;
+            share += (i == 0 || i == STEPS ? 1 : i % 2 ? 4 : 2) * exp(log_density(p, rr, nn) - top);
+        }
+        sum += share;
+        mean += share * d;
+        square += share * d * d;
+    }
+    mean /= sum;
+    return sqrt(fmax(square / sum - mean * mean, 0));
+}
+
 static void add_reference(eval *e, json_t *j) {
     size_t n = e->rows.n_scored;
     double unused, p = 0;
@@ -232,8 +261,11 @@ static void add_reference(eval *e, json_t *j) {
     put(k, "mean", kl.mean);
     put(k, "std_error", kl.std_error);
     put(k, "median", kl.median);
+    put(k, "median_error", rank_error(e->rows.kl, n, (n + 1) / 2)); // qn_summarize has sorted them
     put(k, "p99", kl.p99);
+    put(k, "p99_error", rank_error(e->rows.kl, n, (size_t)ceil(0.99 * (double)n)));
     put(k, "max", kl.max);
+    put(k, "max_error", rank_error(e->rows.kl, n, n));
     json_object_set_new(j, "kl", k);
     for (size_t i = 0; i < n; i++) p += e->rows.agree[i];
     p /= (double)n;

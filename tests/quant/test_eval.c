@@ -177,6 +177,34 @@ static void a_model_is_a_reference(void **state) {
     scratch_remove(dump);
 }
 
+// Mean, median, 99 % and maximum of the divergence have error bars: those that 4000 resamples by
+// NumPy gave for the same predictions by transformers.
+static void every_figure_has_an_error_bar(void **state) {
+    (void)state;
+    json_t *r = eval(TINY_INT8, (qn_eval_options){.text = text.data, .n_text = 1701, .context = 128,
+                                                  .stride = 64, .reference = TINY});
+    static const struct {
+        const char *key;
+        double expected, tolerance;
+    } errors[] = {{"mean", 3.38649e-07, 0.01},       {"std_error", 9.33570e-08, 0.01},
+                  {"median", 2.75493e-09, 0.01},     {"median_error", 1.46460e-09, 0.04},
+                  {"p99", 7.33823e-06, 0.01},        {"p99_error", 2.69342e-06, 0.08},
+                  {"max", 2.37721e-05, 0.01},        {"max_error", 7.47369e-06, 0.04}};
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        near(number(r, "kl", errors[i].key), errors[i].expected,
+             errors[i].tolerance * errors[i].expected);
+    near(number(r, NULL, "perplexity"), 2.05307, 1e-4);
+    json_decref(r);
+    // A model against itself: nothing differs, and nothing of that is uncertain.
+    r = eval(TINY, (qn_eval_options){.text = text.data, .n_text = 600, .context = 32,
+                                     .reference = TINY});
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        near(number(r, "kl", errors[i].key), 0, 0);
+    near(number(r, "top1", "agreement"), 1, 0);
+    near(number(r, "reference", "perplexity"), number(r, NULL, "perplexity"), 0);
+    json_decref(r);
+}
+
 // ---- the same work, cut otherwise ----
 
 static char *figures_of(const char *model, qn_eval_options o) {
@@ -321,6 +349,7 @@ int main(void) {
         cmocka_unit_test(perplexity_of_the_hybrid),
         cmocka_unit_test(a_dump_is_a_reference),
         cmocka_unit_test(a_model_is_a_reference),
+        cmocka_unit_test(every_figure_has_an_error_bar),
         cmocka_unit_test(steps_and_threads_change_nothing),
         cmocka_unit_test(strides_score_every_token_once),
         cmocka_unit_test(what_cannot_be_scored),
