@@ -14,7 +14,7 @@
 #include "quant/forward_range.h"
 #include "quant/source_model.h"
 
-#define NORM_BYTES ((size_t)256 << 20) // larger matrices get no operator norm
+enum { BATCH = 64 }; // weights
 
 typedef struct check {
     const qn_check_options *o;
@@ -100,21 +100,38 @@ static bool progress(check *c, uint64_t done, uint64_t total, qn_err *err) {
     return qn_fail(err, QN_CANCELLED, "check: stopped");
 }
 
+// A few weights, one after the other, and then the origins of all of them side by side.
+static bool read_some(check *c, qn_survey *survey, size_t from, size_t n, uint64_t *done,
+                      uint64_t total, qn_err *err) {
+    qn_check_tensor list[BATCH];
+    json_t *entries[BATCH];
+    for (size_t k = 0; k < n; k++) {
+        size_t i = from + k;
+        qn_check_tensor *t = &list[k];
+        *t = (qn_check_tensor){.w = &c->weights[i], .order = i, .group_hint = c->o->group_size};
+        if (c->known) t->expected = qn_layout_find(&c->layout, t->w->name);
+        if (c->known && !t->expected) judge_unexpected(c, t->w, i);
+        if (c->reference) t->reference = qn_ckpt_weight(c->reference, t->w->name);
+        entries[k] = qn_check_one(c->pool, survey, t, &c->problems, err);
+        if (!entries[k]) return false;
+        json_array_append_new(c->tensors, entries[k]);
+        *done += stored_bytes(t->w);
+        if (!progress(c, *done, total, err)) return false;
+    }
+    qn_check_origins(c->pool, list, entries, n, &c->problems);
+    return true;
+}
+
 static bool read_weights(check *c, qn_err *err) {
     uint64_t total = 0, done = 0;
     double started = qn_now();
+    bool ok = true;
+    qn_survey *survey = qn_survey_new(c->pool);
     for (size_t i = 0; i < c->n; i++) total += stored_bytes(&c->weights[i]);
-    for (size_t i = 0; i < c->n; i++) {
-        qn_check_tensor t = {.w = &c->weights[i], .order = i, .group_hint = c->o->group_size};
-        if (c->known) t.expected = qn_layout_find(&c->layout, t.w->name);
-        if (c->known && !t.expected) judge_unexpected(c, t.w, i);
-        if (c->reference) t.reference = qn_ckpt_weight(c->reference, t.w->name);
-        json_t *entry = qn_check_one(c->pool, &t, &c->problems, NORM_BYTES, err);
-        if (!entry) return false;
-        json_array_append_new(c->tensors, entry);
-        done += stored_bytes(t.w);
-        if (!progress(c, done, total, err)) return false;
-    }
+    for (size_t i = 0; ok && i < c->n; i += BATCH)
+        ok = read_some(c, survey, i, c->n - i < BATCH ? c->n - i : BATCH, &done, total, err);
+    qn_survey_free(survey);
+    if (!ok) return false;
     double seconds = qn_now() - started;
     json_object_set_new(c->summary, "bytes", json_integer((json_int_t)total));
     json_object_set_new(c->summary, "seconds", json_real(seconds));

@@ -1,5 +1,4 @@
-// The figures of one weight. Values are decoded block by block over the pool; nothing but a block per
-// thread is held, and the whole matrix only for its operator norm.
+// The figures of one weight. Values are decoded block by block over the pool and looked at there.
 #include "quant/check_tensor.h"
 
 #include <math.h>
@@ -8,12 +7,13 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "base/map_guard.h"
 #include "base/mem.h"
 #include "quant/measure.h"
 #include "quant/tensor_report.h"
+#include "quant/value_runs.h"
 #include "quant/wrong_codes.h"
 
-#define NORM_PASSES 2
 #define OUTLIER_STD 200.0 // a weight this many standard deviations out is worth a line
 
 size_t qn_weight_columns(const qn_weight *w) {
@@ -32,7 +32,17 @@ typedef struct read {
 static bool rows_of(void *user, size_t row0, size_t n, float *out, qn_err *err) {
     read *r = user;
     if (r->w->scheme) return qn_weight_decode(r->w, row0, n, out, err);
-    qn_tensor_to_f32(r->w->parts[0], row0 * r->cols, n * r->cols, out);
+    const qn_tensor *t = r->w->parts[0];
+    size_t width = qn_dtype_bytes(t->dtype), from = row0 * r->cols, values = n * r->cols;
+    qn_run_dtype dtype = t->dtype == QN_DT_F32    ? QN_RUN_F32
+                         : t->dtype == QN_DT_BF16 ? QN_RUN_BF16
+                                                  : QN_RUN_F16;
+    if (dtype == QN_RUN_F16 && t->dtype != QN_DT_F16) {
+        qn_tensor_to_f32(t, from, values, out);
+        return true;
+    }
+    qn_value_runs_best()->widen(dtype, t->data + from * width, values, out);
+    qn_maps_touched(values * width);
     return true;
 }
 
@@ -50,7 +60,8 @@ typedef struct code_job {
     const qn_weight *w;
     size_t block;
     struct part {
-        uint64_t histogram[256], zero_scales, odd_zero_scales, dead, bad_scales;
+        uint32_t histogram[4][256];
+        uint64_t counts[256], zero_scales, odd_zero_scales, dead, bad_scales;
         uint64_t n_scales;
         double lo, hi, sum;
         int zero_lo, zero_hi;
@@ -58,12 +69,19 @@ typedef struct code_job {
     } *parts;
 } code_job;
 
+// Four tables take turns, so that equal neighbours need not wait for each other.
+static void count_codes(struct part *p, const uint8_t *codes, size_t n) {
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (size_t k = 0; k < 4; k++) p->histogram[k][codes[i + k]]++;
+    for (; i < n; i++) p->histogram[0][codes[i]]++;
+}
+
 static void look_at_group(struct part *p, const uint8_t *codes, size_t n, float scale, int zero) {
-    bool dead = true;
-    for (size_t i = 0; i < n; i++) {
-        p->histogram[codes[i]]++;
-        dead &= codes[i] == zero;
-    }
+    size_t same = 0;
+    while (same < n && codes[same] == zero) same++;
+    bool dead = same == n;
+    count_codes(p, codes, n);
     if (!isfinite(scale)) {
         p->bad_scales++;
         return;
@@ -102,7 +120,8 @@ static void look_at_codes(void *ctx, size_t b, int thread) {
 }
 
 static void merge(struct part *a, const struct part *b) {
-    for (int i = 0; i < 256; i++) a->histogram[i] += b->histogram[i];
+    for (int i = 0; i < 256; i++)
+        for (int k = 0; k < 4; k++) a->counts[i] += b->histogram[k][i];
     a->zero_scales += b->zero_scales;
     a->odd_zero_scales += b->odd_zero_scales;
     a->dead += b->dead;
@@ -122,7 +141,7 @@ static void report_codes(const qn_check_tensor *t, const struct part *p, json_t 
     json_t *o = json_object(), *histogram = json_array();
     int bins = w->bits < 8 ? 1 << w->bits : 256;
     for (int i = 0; i < bins; i++)
-        json_array_append_new(histogram, json_integer((json_int_t)p->histogram[i]));
+        json_array_append_new(histogram, json_integer((json_int_t)p->counts[i]));
     json_object_set_new(o, "layout", json_string(w->layout));
     json_object_set_new(o, "bits", json_integer(w->bits));
     json_object_set_new(o, "group_size",
@@ -171,7 +190,7 @@ static bool check_codes(qn_pool *pool, const qn_check_tensor *t, json_t *entry,
 
 // ---- verdicts ----
 
-static void judge_values(const qn_check_tensor *t, const qn_matrix_stats *m, size_t cols,
+static void judge_values(const qn_check_tensor *t, const qn_matrix_figures *m, size_t cols,
                          qn_problems *problems) {
     const qn_stats *s = &m->all;
     if (s->n_nonfinite)
@@ -192,25 +211,49 @@ static void judge_values(const qn_check_tensor *t, const qn_matrix_stats *m, siz
                        "the largest value, %g, is %.0f standard deviations out", top, top / std);
 }
 
-static void judge_origin(const qn_check_tensor *t, json_t *entry, qn_problems *problems) {
+static bool may_have_origin(const qn_check_tensor *t) {
+    if (!t->read || t->w->scheme || t->w->parts[0]->n_dims < 2) return false;
+    return !t->expected || t->expected->role == QN_ROLE_LINEAR ||
+           t->expected->role == QN_ROLE_EXPERTS || t->expected->role == QN_ROLE_HEAD;
+}
+
+static void report_origin(const qn_check_tensor *t, const qn_wrong_finding *f, json_t *entry,
+                          qn_problems *problems) {
     static const char *const codes[QN_N_WRONG] = {"", "signed-view", "zero-offset"};
-    qn_wrong_finding f;
-    if (t->w->scheme || t->w->parts[0]->n_dims < 2) return;
-    if (t->expected && t->expected->role != QN_ROLE_LINEAR &&
-        t->expected->role != QN_ROLE_EXPERTS && t->expected->role != QN_ROLE_HEAD)
-        return;
-    if (!qn_wrong_codes_find(t->w, t->group_hint, &f, NULL) || f.kind == QN_RIGHT) return;
     json_t *o = json_object();
-    json_object_set_new(o, "code", json_string(codes[f.kind]));
-    json_object_set_new(o, "group_size", json_integer((json_int_t)f.group));
-    json_object_set_new(o, "bits", json_integer(f.bits));
-    json_object_set_new(o, "confidence", json_real(f.confidence));
-    json_object_set_new(o, "groups_tried", json_integer((json_int_t)f.groups_tried));
-    json_object_set_new(o, "evidence", json_string(f.evidence));
+    json_object_set_new(o, "code", json_string(codes[f->kind]));
+    json_object_set_new(o, "group_size", json_integer((json_int_t)f->group));
+    json_object_set_new(o, "bits", json_integer(f->bits));
+    json_object_set_new(o, "confidence", json_real(f->confidence));
+    json_object_set_new(o, "groups_tried", json_integer((json_int_t)f->groups_tried));
+    json_object_set_new(o, "evidence", json_string(f->evidence));
     json_object_set_new(entry, "origin", o);
-    qn_problem_add(problems, f.certain ? QN_ERROR : QN_WARNING, codes[f.kind], t->w->name,
-                   t->order, "%s; confidence %.4g; `quern repair` undoes it", f.evidence,
-                   f.confidence);
+    qn_problem_add(problems, f->certain ? QN_ERROR : QN_WARNING, codes[f->kind], t->w->name,
+                   t->order, "%s; confidence %.4g; `quern repair` undoes it", f->evidence,
+                   f->confidence);
+}
+
+typedef struct origins {
+    const qn_check_tensor *list;
+    qn_wrong_finding *findings;
+} origins;
+
+static void find_origin(void *ctx, size_t i, int thread) {
+    (void)thread;
+    origins *o = ctx;
+    const qn_check_tensor *t = &o->list[i];
+    if (may_have_origin(t) && !qn_wrong_codes_find(t->w, t->group_hint, &o->findings[i], NULL))
+        o->findings[i].kind = QN_RIGHT;
+}
+
+void qn_check_origins(qn_pool *pool, const qn_check_tensor *list, json_t *const *entries, size_t n,
+                      qn_problems *problems) {
+    origins o = {list, QN_NEW_ARRAY(qn_wrong_finding, n)};
+    qn_pool_run(pool, n, find_origin, &o);
+    for (size_t i = 0; i < n; i++)
+        if (o.findings[i].kind != QN_RIGHT)
+            report_origin(&list[i], &o.findings[i], entries[i], problems);
+    free(o.findings);
 }
 
 static json_t *new_entry(const qn_weight *w) {
@@ -231,49 +274,41 @@ static json_t *new_entry(const qn_weight *w) {
     return o;
 }
 
-static void add_norm(qn_pool *pool, read *r, json_t *entry, qn_err *err) {
-    size_t n = r->rows * r->cols;
-    double norm, tolerance;
-    float *w = qn_big_alloc(n * sizeof *w, r->w->name, err);
-    if (w && rows_of(r, 0, r->rows, w, err) &&
-        qn_operator_norm(pool, w, r->rows, r->cols, NORM_PASSES, &norm, &tolerance, err)) {
-        json_object_set_new(entry, "operator_norm", qn_json_number(norm));
-        json_object_set_new(entry, "operator_norm_tolerance", qn_json_number(tolerance));
-    }
-    qn_big_free(w, n * sizeof *w);
-}
-
 static bool readable(const qn_weight *w) {
     for (int i = 0; i < QN_MAX_PARTS; i++)
         if (w->parts[i] && !w->parts[i]->data) return false;
     return w->parts[0] && qn_weight_count(w) > 0;
 }
 
-json_t *qn_check_one(qn_pool *pool, const qn_check_tensor *t, qn_problems *problems,
-                     size_t norm_bytes, qn_err *err) {
+static void report_values(const qn_matrix_figures *m, json_t *entry) {
+    qn_stats_to_json(&m->all, entry);
+    if (m->all.n_nonfinite)
+        json_object_set_new(entry, "first_nonfinite",
+                            json_integer((json_int_t)m->all.first_nonfinite));
+    json_object_set_new(entry, "kurtosis", qn_json_number(qn_stats_kurtosis(&m->all)));
+    json_object_set_new(entry, "zero_rows", json_integer((json_int_t)m->zero_rows));
+    json_object_set_new(entry, "zero_cols", json_integer((json_int_t)m->zero_cols));
+    add_range(entry, &m->all);
+    if (m->norm < 0) return;
+    json_object_set_new(entry, "operator_norm", qn_json_number(m->norm));
+    json_object_set_new(entry, "operator_norm_tolerance", qn_json_number(m->norm_tolerance));
+}
+
+json_t *qn_check_one(qn_pool *pool, qn_survey *survey, qn_check_tensor *t, qn_problems *problems,
+                     qn_err *err) {
     json_t *entry = new_entry(t->w);
     if (!readable(t->w)) return entry; // its damage is on the list already
     bool floats = t->w->scheme || qn_dtype_is_float(t->w->parts[0]->dtype);
     size_t cols = qn_weight_columns(t->w), rows = qn_weight_count(t->w) / cols;
     read r = {t->w, cols, rows};
-    qn_matrix_stats m;
-    bool ok = qn_measure_matrix(pool, rows_of, &r, rows, cols, &m, err);
-    if (ok) {
-        qn_stats_to_json(&m.all, entry);
-        if (m.all.n_nonfinite)
-            json_object_set_new(entry, "first_nonfinite",
-                                json_integer((json_int_t)m.all.first_nonfinite));
-        json_object_set_new(entry, "kurtosis", qn_json_number(qn_stats_kurtosis(&m.all)));
-        json_object_set_new(entry, "zero_rows", json_integer((json_int_t)m.zero_rows));
-        json_object_set_new(entry, "zero_cols", json_integer((json_int_t)m.zero_cols));
-        add_range(entry, &m.all);
-        if (floats) judge_values(t, &m, cols, problems);
-    }
-    if (ok && floats && rows > 1 && rows * cols * sizeof(float) <= norm_bytes)
-        add_norm(pool, &r, entry, err);
+    qn_matrix_figures m;
+    qn_matrix_source source = {rows, cols, rows_of, &r, t->w->scheme == NULL, floats && rows > 1};
+    bool ok = qn_survey_matrix(survey, &source, &m, err);
+    if (ok) report_values(&m, entry);
+    if (ok && floats) judge_values(t, &m, cols, problems);
     if (ok && t->w->scheme && t->w->bits <= 8 && strncmp(t->w->layout, "fp8", 3) != 0)
         ok = check_codes(pool, t, entry, problems, err);
-    if (ok && floats) judge_origin(t, entry, problems);
+    t->read = ok && floats;
     if (ok && t->reference) ok = qn_check_against(pool, t, entry, problems, err);
     if (ok) return entry;
     qn_problem_add(problems, QN_ERROR, "bad-header", t->w->name, t->order, "cannot be read: %s",

@@ -4,6 +4,7 @@
 
 #include "base/pool.h"
 #include "model/family.h"
+#include "quant/matrix_survey.h"
 #include "quant/problems.h"
 #include "store/weight.h"
 
@@ -13,17 +14,22 @@ typedef struct qn_check_tensor {
     const qn_weight *reference;  // or NULL
     size_t order;                // in the file
     size_t group_hint;
+    bool read; // set by qn_check_one: its values are floats and could be read
 } qn_check_tensor;
 
 // Elements of a weight, and of its innermost dimension.
 size_t qn_weight_count(const qn_weight *w);
 size_t qn_weight_columns(const qn_weight *w);
 
-// Reads the weight once (matrices in memory a second time for the operator norm, when they fit in
-// norm_bytes) and returns its entry of the report; adds what is wrong to problems. NULL only with
-// QN_CANCELLED or QN_NOMEM in err.
-json_t *qn_check_one(qn_pool *pool, const qn_check_tensor *t, qn_problems *problems,
-                     size_t norm_bytes, qn_err *err);
+// Reads the weight and returns its entry of the report; adds what is wrong to problems. NULL only with
+// QN_CANCELLED or QN_NOMEM in err. survey is work space on the same pool.
+json_t *qn_check_one(qn_pool *pool, qn_survey *survey, qn_check_tensor *t, qn_problems *problems,
+                     qn_err *err);
+
+// Looks, side by side, for the marks of codes read wrongly (wrong_codes.h) in weights that have been
+// read; adds to their entries and to problems.
+void qn_check_origins(qn_pool *pool, const qn_check_tensor *list, json_t *const *entries, size_t n,
+                      qn_problems *problems);
 
 // Compares a weight with its reference: adds cosine, max_abs_error, relative_rms to the entry and
 // differs-from-reference problems, with the kind of difference where it is a known one.

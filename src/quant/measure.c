@@ -23,21 +23,20 @@ static size_t finite_only(const float *x, size_t n, float *out, qn_stats *r) {
     return kept;
 }
 
-// Moments of one short run by two plain passes, then merged (Pébay 2008, pairwise update).
+// Moments run by run, merged (Pébay 2008, pairwise update).
 void qn_stats_add(qn_stats *s, const float *x, size_t n) {
     const qn_value_runs *runs = qn_value_runs_best();
     for (size_t at = 0; at < n; at += QN_RUN) {
-        size_t len = n - at < QN_RUN ? n - at : QN_RUN, finite = len;
+        size_t len = n - at < QN_RUN ? n - at : QN_RUN;
         qn_stats r = {.n = len, .min = INFINITY, .max = -INFINITY};
-        const float *v = x + at;
-        float packed[QN_RUN];
-        if (!runs->finite(v, len)) {
-            finite = finite_only(v, len, packed, &r);
-            v = packed;
+        qn_run_stats one;
+        bool any = runs->stats(x + at, len, &one);
+        if (!any) {
+            float packed[QN_RUN];
+            size_t finite = finite_only(x + at, len, packed, &r);
+            any = finite > 0 && runs->stats(packed, finite, &one);
         }
-        if (finite > 0) {
-            qn_run_stats one;
-            runs->stats(v, finite, &one);
+        if (any) {
             r.min = one.min, r.max = one.max;
             r.mean = one.mean, r.m2 = one.m2, r.m3 = one.m3, r.m4 = one.m4;
             r.n_zero = one.n_zero;
@@ -161,109 +160,6 @@ double qn_diff_mse(const qn_diff *d) {
 double qn_diff_rel_rms(const qn_diff *d) {
     if (d->ee == 0) return 0;
     return d->bb > 0 ? sqrt(d->ee / d->bb) : INFINITY;
-}
-
-// ---- matrices, streamed ----
-
-// Rows per block: about 1 MiB of floats. Fixed by the shape alone.
-static size_t block_rows(size_t rows, size_t cols) {
-    size_t n = ((size_t)1 << 18) / (cols ? cols : 1);
-    if (n < 1) n = 1;
-    return n < rows ? n : rows ? rows : 1;
-}
-
-typedef struct walk {
-    qn_rows_fn rows_of;
-    void *user;
-    size_t rows, cols, block, n_blocks;
-    float **buffer;          // one per thread
-    qn_matrix_stats *stats;  // one per block
-    unsigned char **nonzero; // one per thread: columns in which something was not zero
-    qn_err *errs;            // one per thread
-} walk;
-
-static bool walk_init(walk *w, qn_pool *pool, qn_err *err) {
-    int threads = qn_pool_threads(pool);
-    w->block = block_rows(w->rows, w->cols);
-    w->n_blocks = (w->rows + w->block - 1) / w->block;
-    w->buffer = QN_NEW_ARRAY(float *, (size_t)threads);
-    w->errs = QN_NEW_ARRAY(qn_err, (size_t)threads);
-    for (int i = 0; i < threads; i++) {
-        w->buffer[i] = qn_big_alloc(w->block * w->cols * sizeof(float), "measuring", err);
-        if (!w->buffer[i]) return false;
-    }
-    return true;
-}
-
-static void walk_done(walk *w, qn_pool *pool) {
-    for (int i = 0; w->buffer && i < qn_pool_threads(pool); i++)
-        qn_big_free(w->buffer[i], w->block * w->cols * sizeof(float));
-    free(w->buffer);
-    free(w->errs);
-}
-
-static bool first_error(const walk *w, qn_pool *pool, qn_err *err) {
-    for (int i = 0; i < qn_pool_threads(pool); i++)
-        if (w->errs[i].code) {
-            if (err) *err = w->errs[i];
-            return true;
-        }
-    return false;
-}
-
-static bool fetch(walk *w, size_t b, int thread, size_t *row0, size_t *n) {
-    *row0 = b * w->block;
-    *n = w->rows - *row0 < w->block ? w->rows - *row0 : w->block;
-    if (w->errs[thread].code) return false;
-    return w->rows_of(w->user, *row0, *n, w->buffer[thread], &w->errs[thread]);
-}
-
-static void measure_block(void *ctx, size_t b, int thread) {
-    walk *w = ctx;
-    size_t row0, n;
-    if (!fetch(w, b, thread, &row0, &n)) return;
-    const float *x = w->buffer[thread];
-    qn_stats_add(&w->stats[b].all, x, n * w->cols);
-    if (w->stats[b].all.n_zero == 0) { // the usual case: no row and no column is zero
-        memset(w->nonzero[thread], 1, w->cols);
-        return;
-    }
-    for (size_t r = 0; r < n; r++) {
-        unsigned char any = 0;
-        for (size_t c = 0; c < w->cols; c++) {
-            unsigned char set = x[r * w->cols + c] != 0;
-            any |= set;
-            w->nonzero[thread][c] |= set;
-        }
-        w->stats[b].zero_rows += !any;
-    }
-}
-
-bool qn_measure_matrix(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t rows, size_t cols,
-                       qn_matrix_stats *out, qn_err *err) {
-    int threads = qn_pool_threads(pool);
-    walk w = {.rows_of = rows_of, .user = user, .rows = rows, .cols = cols};
-    *out = (qn_matrix_stats){0};
-    bool ok = walk_init(&w, pool, err);
-    w.stats = QN_NEW_ARRAY(qn_matrix_stats, w.n_blocks);
-    w.nonzero = QN_NEW_ARRAY(unsigned char *, (size_t)threads);
-    for (int i = 0; i < threads; i++) w.nonzero[i] = QN_NEW_ARRAY(unsigned char, cols);
-    if (ok) qn_pool_run(pool, w.n_blocks, measure_block, &w);
-    ok = ok && !first_error(&w, pool, err);
-    for (size_t b = 0; ok && b < w.n_blocks; b++) {
-        qn_stats_merge(&out->all, &w.stats[b].all);
-        out->zero_rows += w.stats[b].zero_rows;
-    }
-    for (size_t c = 0; ok && c < cols; c++) {
-        bool any = false;
-        for (int i = 0; i < threads; i++) any |= w.nonzero[i][c];
-        out->zero_cols += !any;
-    }
-    for (int i = 0; i < threads; i++) free(w.nonzero[i]);
-    free(w.nonzero);
-    free(w.stats);
-    walk_done(&w, pool);
-    return ok;
 }
 
 // ---- logits ----

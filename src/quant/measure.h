@@ -34,27 +34,6 @@ double qn_diff_cosine(const qn_diff *d);  // 1 when both are all zero, 0 when on
 double qn_diff_mse(const qn_diff *d);
 double qn_diff_rel_rms(const qn_diff *d); // ‖a − b‖ / ‖b‖; inf when only b is zero
 
-// Rows of a matrix on demand: fills out with rows row0 … row0 + n - 1, cols floats each. Called
-// from several threads at once.
-typedef bool (*qn_rows_fn)(void *user, size_t row0, size_t n, float *out, qn_err *err);
-
-// Statistics of a matrix streamed in blocks of rows over the pool; also zero rows and columns when
-// the pointers are given. Memory: one block per thread.
-typedef struct qn_matrix_stats {
-    qn_stats all;
-    size_t zero_rows, zero_cols;
-} qn_matrix_stats;
-bool qn_measure_matrix(qn_pool *pool, qn_rows_fn rows_of, void *user, size_t rows, size_t cols,
-                       qn_matrix_stats *out, qn_err *err);
-
-// Largest singular value of a matrix in memory, by block power (Krylov) iteration on W^T W with 8
-// fixed start vectors and Rayleigh-Ritz over all blocks (Halko, Martinsson & Tropp 2011, 4.5), at
-// most max_passes (1 … 8) over the data, stopping at a tolerance of 1e-3. The value is never too
-// large; *tolerance is how far, relatively, the residual says it may be off. Values that are not
-// finite count as 0.
-bool qn_operator_norm(qn_pool *pool, const float *w, size_t rows, size_t cols, int max_passes,
-                      double *norm, double *tolerance, qn_err *err);
-
 // Logits: log-softmax in double over n values, in place into out.
 void qn_log_softmax(const float *logits, size_t n, double *out);
 double qn_kl(const double *log_p, const double *log_q, size_t n); // KL(p ‖ q)

@@ -1,7 +1,7 @@
-// The largest singular value of a matrix, in few passes over it. Each pass computes, for a block V
-// of 8 orthonormal columns, W V and W^T (W V) while a row is in cache; the next block is the latter,
-// made orthogonal to all before. The largest eigenvalue of the small matrix (W V)^T (W V) over all
-// blocks converges far faster than plain power iteration.
+// The search and the pass behind operator_norm.h. Parts are fixed by the shape and sums are joined in
+// order, so neither threads nor the instruction set change a bit.
+#include "quant/operator_norm.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,180 +9,220 @@
 #include "base/cpu.h"
 #include "base/err.h"
 #include "base/mem.h"
-#include "quant/krylov_rows.h"
-#include "quant/measure.h"
+#include "quant/krylov.h"
+#include "quant/seven_bit_rows.h"
+#include "quant/value_runs.h"
 
-enum { WIDTH = QN_KRYLOV_WIDTH, MAX_PASSES = 8, MAX_DIM = WIDTH * MAX_PASSES, PARTS = 16 };
+enum { PARTS = 16, ROWS = QN_SEVEN_ROWS };
 
-typedef struct krylov {
-    const float *w;
-    size_t rows, cols;
-    const float *v;     // this pass's block [cols][WIDTH]
-    float *y;           // W V of this pass [rows][WIDTH]
-    float *z_parts;     // W^T y by row range [PARTS][cols][WIDTH]
-} krylov;
+#define SMALL ((size_t)1 << 20) // values; cheap enough for the full tolerance
+#define MEDIUM ((size_t)1 << 24)
+#define MOST_CODES ((size_t)64 << 20) // bytes of the 7-bit copy
+#define MOST_COLUMNS ((size_t)131072) // 127 · 127 · columns stays below 2^31
+#define GOOD 1e-3
+#define SAMPLE ((size_t)16) // every so many groups of 16 rows
 
-void qn_krylov_rows_plain(const qn_krylov_rows *k) { krylov_all(k); }
+struct qn_norm {
+    qn_pool *pool;
+    size_t rows, cols, pitch;
+    size_t stride, n_groups; // every stride-th group of 16 rows is kept
+    uint8_t *codes;          // [16 n_groups][pitch]
+    float *scales;           // [16 n_groups]
+    size_t codes_bytes, scales_bytes;
+    qn_krylov space;
+    float *parts; // [PARTS][pitch]
+    int8_t *v;    // [pitch]
+};
 
-// The parts are fixed by the shape, so the thread count changes nothing.
-static void pass_part(void *ctx, size_t part, int thread) {
+qn_norm *qn_norm_new(qn_pool *pool) {
+    qn_norm *n = QN_NEW(qn_norm);
+    n->pool = pool;
+    return n;
+}
+
+void qn_norm_free(qn_norm *n) {
+    if (!n) return;
+    qn_big_free(n->codes, n->codes_bytes);
+    qn_big_free(n->scales, n->scales_bytes);
+    qn_krylov_done(&n->space);
+    free(n->parts);
+    free(n->v);
+    free(n);
+}
+
+// Grows; contents are not kept.
+static bool room(void **p, size_t *have, size_t want, qn_err *err) {
+    if (want <= *have) return true;
+    qn_big_free(*p, *have);
+    *have = 0;
+    *p = qn_big_alloc(want, "operator norm", err);
+    if (*p) *have = want;
+    return *p != NULL;
+}
+
+static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+bool qn_norm_begin(qn_norm *n, size_t rows, size_t cols, qn_err *err) {
+    size_t groups = (rows + ROWS - 1) / ROWS, bytes;
+    n->rows = rows;
+    n->cols = cols;
+    n->pitch = round_up(cols, QN_SEVEN_COLUMNS);
+    if (!qn_mul(groups * ROWS, n->pitch, &bytes))
+        return qn_fail(err, QN_LIMIT, "operator norm of %zu x %zu values", rows, cols);
+    n->stride = (bytes + MOST_CODES - 1) / MOST_CODES;
+    if (n->stride == 0) n->stride = 1;
+    n->n_groups = cols > MOST_COLUMNS ? 0 : (groups + n->stride - 1) / n->stride;
+    free(n->parts);
+    free(n->v);
+    n->parts = qn_calloc(PARTS * n->pitch, sizeof *n->parts);
+    n->v = qn_zalloc(n->pitch);
+    void *codes = n->codes, *scales = n->scales;
+    bool ok = room(&codes, &n->codes_bytes, n->n_groups * ROWS * n->pitch, err);
+    n->codes = codes;
+    ok = ok && room(&scales, &n->scales_bytes, n->n_groups * ROWS * sizeof(float), err);
+    n->scales = scales;
+    return ok;
+}
+
+void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, const float *w) {
+    const qn_value_runs *runs = qn_value_runs_best();
+    for (size_t r = row0; r < row0 + n_rows; r++) {
+        size_t group = r / ROWS;
+        if (group % n->stride || group / n->stride >= n->n_groups) continue;
+        size_t to = group / n->stride * ROWS + r % ROWS;
+        uint8_t *codes = n->codes + to * n->pitch;
+        n->scales[to] = runs->seven_bits(w + (r - row0) * n->cols, n->cols, codes);
+        memset(codes + n->cols, QN_SEVEN_ZERO, n->pitch - n->cols);
+    }
+}
+
+// Rows that fill up the last group.
+static void fill_up(qn_norm *n) {
+    if (n->n_groups == 0) return;
+    size_t last = (n->n_groups - 1) * ROWS, from = (n->n_groups - 1) * n->stride * ROWS;
+    for (size_t r = n->rows > from ? n->rows - from : 0; r < ROWS; r++) {
+        memset(n->codes + (last + r) * n->pitch, QN_SEVEN_ZERO, n->pitch);
+        n->scales[last + r] = 0;
+    }
+}
+
+// ---- the search ----
+
+static void search_part(void *ctx, size_t part, int thread) {
     (void)thread;
-    const krylov *k = ctx;
-    size_t per = (k->rows + PARTS - 1) / PARTS, from = part * per;
-    size_t to = from + per < k->rows ? from + per : k->rows;
-    if (from > to) from = to;
-    qn_krylov_rows rows = {k->w + from * k->cols, to - from, k->cols, k->v, k->y + from * WIDTH,
-                           k->z_parts + part * k->cols * WIDTH};
-    memset(rows.z, 0, k->cols * WIDTH * sizeof(float));
-    (qn_cpu_has(QN_ISA_AVX2) ? qn_krylov_rows_avx2 : qn_krylov_rows_plain)(&rows);
+    qn_norm *n = ctx;
+    size_t per = (n->n_groups + PARTS - 1) / PARTS, from = part * per, to = from + per;
+    if (from > n->n_groups) from = n->n_groups;
+    if (to > n->n_groups) to = n->n_groups;
+    qn_seven_bit_rows rows = {.codes = n->codes + from * ROWS * n->pitch, .n_groups = to - from,
+                              .pitch = n->pitch, .scales = n->scales + from * ROWS, .v = n->v,
+                              .y = qn_krylov_y(&n->space) + from * ROWS,
+                              .z = n->parts + part * n->pitch};
+    memset(rows.z, 0, n->pitch * sizeof(float));
+    if (qn_cpu_has(QN_ISA_AVX512VNNI)) qn_seven_bit_rows_vnni(&rows);
+    else if (qn_cpu_has(QN_ISA_AVX2)) qn_seven_bit_rows_avx2(&rows);
+    else qn_seven_bit_rows_plain(&rows);
 }
 
-// Column j of a [n][WIDTH] block.
-static double dot(const float *a, size_t i, const float *b, size_t j, size_t n) {
-    double s = 0;
-    for (size_t r = 0; r < n; r++) s += (double)a[r * WIDTH + i] * (double)b[r * WIDTH + j];
-    return s;
+static void search_pass(qn_norm *n) {
+    const float *v = qn_krylov_v(&n->space);
+    float *z = qn_krylov_z(&n->space);
+    for (size_t c = 0; c < n->cols; c++) n->v[c] = (int8_t)v[c];
+    qn_pool_run(n->pool, PARTS, search_part, n);
+    memcpy(z, n->parts, n->cols * sizeof *z);
+    for (size_t p = 1; p < PARTS; p++)
+        for (size_t c = 0; c < n->cols; c++) z[c] += n->parts[p * n->pitch + c];
 }
 
-static void subtract(float *a, size_t i, const float *b, size_t j, size_t n, double factor) {
-    for (size_t r = 0; r < n; r++)
-        a[r * WIDTH + i] = (float)(a[r * WIDTH + i] - factor * b[r * WIDTH + j]);
-}
-
-// Gram-Schmidt, twice, against the earlier blocks and the block's own earlier columns. Columns
-// that vanish (the range is exhausted) become zero and harm nothing.
-static void orthonormalize(float *const *blocks, int n_blocks, size_t n) {
-    float *a = blocks[n_blocks - 1];
-    for (size_t i = 0; i < WIDTH; i++) {
-        double before = sqrt(dot(a, i, a, i, n));
-        for (int twice = 0; twice < 2; twice++)
-            for (int b = 0; b < n_blocks; b++)
-                for (size_t j = 0; j < (b == n_blocks - 1 ? i : WIDTH); j++)
-                    subtract(a, i, blocks[b], j, n, dot(a, i, blocks[b], j, n));
-        double length = sqrt(dot(a, i, a, i, n));
-        double scale = length > 1e-5 * before && length > 0 ? 1 / length : 0;
-        for (size_t r = 0; r < n; r++) a[r * WIDTH + i] = (float)(a[r * WIDTH + i] * scale);
-    }
-}
-
-// Rotates rows and columns p and q of a symmetric matrix so that a[p][q] becomes 0 (Jacobi; Golub &
-// Van Loan 8.5), and the eigenvector columns with them.
-static void rotate(double *a, double *u, int n, int p, int q) {
-    double apq = a[p * n + q];
-    if (apq == 0) return;
-    double theta = (a[q * n + q] - a[p * n + p]) / (2 * apq);
-    double t = (theta < 0 ? -1 : 1) / (fabs(theta) + sqrt(theta * theta + 1));
-    double c = 1 / sqrt(t * t + 1), s = t * c;
-    for (int i = 0; i < n; i++) {
-        double x = a[i * n + p], y = a[i * n + q];
-        a[i * n + p] = c * x - s * y;
-        a[i * n + q] = s * x + c * y;
-    }
-    for (int i = 0; i < n; i++) {
-        double x = a[p * n + i], y = a[q * n + i];
-        a[p * n + i] = c * x - s * y;
-        a[q * n + i] = s * x + c * y;
-        x = u[i * n + p], y = u[i * n + q];
-        u[i * n + p] = c * x - s * y;
-        u[i * n + q] = s * x + c * y;
-    }
-}
-
-// Largest eigenvalue of a symmetric matrix (destroyed) and its vector. At most 64 x 64, so a BLAS
-// library and its threads would cost more than they save (docs/decisions.md).
-static double largest_eigenvalue(double *a, int n, double *vector) {
-    double u[MAX_DIM * MAX_DIM] = {0};
-    for (int i = 0; i < n; i++) u[i * n + i] = 1;
-    for (int sweep = 0; sweep < 10; sweep++)
-        for (int p = 0; p < n; p++)
-            for (int q = p + 1; q < n; q++) rotate(a, u, n, p, q);
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        if (a[i * n + i] > a[best * n + best]) best = i;
-    for (int i = 0; i < n; i++) vector[i] = u[i * n + best];
-    return a[best * n + best];
-}
-
-// Largest eigenvalue of the Gram matrix of the y blocks and its vector.
-static double largest(float *const *y, int n_blocks, size_t rows, double *vector) {
-    int dim = n_blocks * WIDTH;
-    double gram[MAX_DIM * MAX_DIM];
-    for (int i = 0; i < dim; i++)
-        for (int j = 0; j <= i; j++)
-            gram[i * dim + j] = gram[j * dim + i] =
-                dot(y[i / WIDTH], (size_t)(i % WIDTH), y[j / WIDTH], (size_t)(j % WIDTH), rows);
-    return largest_eigenvalue(gram, dim, vector);
-}
-
-// ‖W^T W x − λ x‖ for the Ritz vector x = sum vector[i] V_i, from W^T (W V_i) = Z_i.
-static double residual(float *const *v, float *const *z, int n_blocks, size_t n,
-                       const double *vector, double lambda) {
-    double sum = 0;
-    for (size_t r = 0; r < n; r++) {
-        double e = 0;
-        for (int i = 0; i < n_blocks * WIDTH; i++) {
-            size_t at = r * WIDTH + (size_t)(i % WIDTH);
-            e += vector[i] * (z[i / WIDTH][at] - lambda * v[i / WIDTH][at]);
-        }
-        sum += e * e;
-    }
-    return sqrt(sum);
-}
-
-static void start_block(float *v, size_t n) {
-    uint32_t state = 12345;
-    for (size_t i = 0; i < n * WIDTH; i++) {
-        state = state * 1664525u + 1013904223u;
-        v[i] = (float)(state >> 8) * 0x1p-24f - 0.5f;
-    }
-}
-
-typedef struct blocks {
-    float *v[MAX_PASSES], *z[MAX_PASSES], *y[MAX_PASSES], *parts, *memory;
-    size_t bytes;
-} blocks;
-
-static bool blocks_init(blocks *b, size_t rows, size_t cols, int passes, qn_err *err) {
-    size_t wide = cols * WIDTH, tall = rows * WIDTH, p = (size_t)passes;
-    b->bytes = (p * (2 * wide + tall) + PARTS * wide) * sizeof(float);
-    b->memory = qn_big_alloc(b->bytes, "operator norm", err);
-    if (!b->memory) return false;
-    for (size_t i = 0; i < p; i++) {
-        b->v[i] = b->memory + i * wide;
-        b->z[i] = b->memory + (p + i) * wide;
-        b->y[i] = b->memory + 2 * p * wide + i * tall;
-    }
-    b->parts = b->memory + p * (2 * wide + tall);
+// To integers −127 … 127: what the search can take exactly. False for a vector of zeros.
+static bool to_integers(float *v, size_t n) {
+    float max = 0;
+    for (size_t i = 0; i < n; i++) max = fabsf(v[i]) > max ? fabsf(v[i]) : max;
+    if (!(max > 0)) return false;
+    for (size_t i = 0; i < n; i++) v[i] = rintf(v[i] * (127 / max));
     return true;
 }
 
-bool qn_operator_norm(qn_pool *pool, const float *w, size_t rows, size_t cols, int max_passes,
-                      double *norm, double *tolerance, qn_err *err) {
-    blocks b;
-    double vector[MAX_DIM] = {0}, lambda = 0;
-    if (max_passes < 1) max_passes = 1;
-    if (max_passes > MAX_PASSES) max_passes = MAX_PASSES;
-    *norm = *tolerance = 0;
-    if (rows == 0 || cols == 0) return true;
-    if (!blocks_init(&b, rows, cols, max_passes, err)) return false;
-    start_block(b.v[0], cols);
-    for (int pass = 0; pass < max_passes; pass++) {
-        if (pass) memcpy(b.v[pass], b.z[pass - 1], cols * WIDTH * sizeof(float));
-        orthonormalize(b.v, pass + 1, cols);
-        krylov k = {w, rows, cols, b.v[pass], b.y[pass], b.parts};
-        qn_pool_run(pool, PARTS, pass_part, &k);
-        for (size_t i = 0; i < cols * WIDTH; i++) {
-            double s = 0;
-            for (size_t part = 0; part < PARTS; part++) s += b.parts[part * cols * WIDTH + i];
-            b.z[pass][i] = (float)s;
-        }
-        lambda = largest(b.y, pass + 1, rows, vector);
-        double rest = residual(b.v, b.z, pass + 1, cols, vector, lambda);
-        *tolerance = lambda > 0 ? rest / (2 * lambda) : 0; // d sigma / sigma = d lambda / 2 lambda
-        if (*tolerance < 1e-3) break;
+static void start_vector(float *v, size_t n) {
+    uint32_t state = 12345;
+    for (size_t i = 0; i < n; i++) {
+        state = state * 1664525u + 1013904223u;
+        v[i] = (float)(int)(state >> 24) - 127.5f;
     }
-    *norm = lambda > 0 ? sqrt(lambda) : 0;
-    qn_big_free(b.memory, b.bytes);
-    if (isfinite(lambda)) return true;
-    return qn_fail(err, QN_NONFINITE, "operator norm: the iteration left the range of float");
+}
+
+static bool search(qn_norm *n, qn_err *err) {
+    fill_up(n);
+    size_t values = n->rows * n->cols;
+    int steps = values <= SMALL ? QN_KRYLOV_MOST : values <= MEDIUM ? 6 : 4;
+    if (!qn_krylov_begin(&n->space, n->n_groups * ROWS, n->cols, steps, err)) return false;
+    start_vector(qn_krylov_v(&n->space), n->cols);
+    double before = 0;
+    for (int step = 0; step < steps && to_integers(qn_krylov_v(&n->space), n->cols); step++) {
+        search_pass(n);
+        double lambda = qn_krylov_add(&n->space);
+        if (step >= 2 && lambda - before < 1e-5 * lambda) break;
+        before = lambda;
+        if (!qn_krylov_next(&n->space)) break;
+    }
+    return true;
+}
+
+// ---- the matrix itself ----
+
+// From x on, until the tolerance is small enough.
+static bool refine(qn_norm *n, float *x, qn_norm_pass_fn pass, void *user, double *norm,
+                   double *tolerance, qn_err *err) {
+    qn_krylov *k = &n->space;
+    int most = n->rows * n->cols <= SMALL ? QN_KRYLOV_MOST : 1;
+    if (!qn_krylov_begin(k, n->rows, n->cols, most, err)) return false;
+    memcpy(qn_krylov_v(k), x, n->cols * sizeof *x);
+    for (int step = 0; step < most && qn_krylov_normalize(k); step++) {
+        if (!pass(user, 1, qn_krylov_v(k), qn_krylov_y(k), qn_krylov_z(k), err)) return false;
+        qn_krylov_add(k);
+        *norm = qn_krylov_value(k, tolerance);
+        if (*tolerance < GOOD || !qn_krylov_next(k)) break;
+    }
+    return true;
+}
+
+// The norm found on the copy, corrected by what a sample of rows makes of its vector x: by the ratio
+// of the lengths of W x, exact and copied, over the sample. Their distance goes into the tolerance.
+static bool correct(qn_norm *n, float *x, qn_norm_pass_fn pass, void *user, double *norm,
+                    double *tolerance, qn_err *err) {
+    float *y = qn_calloc(n->n_groups * ROWS, sizeof *y), *z = qn_calloc(n->cols, sizeof *z);
+    float *copied = qn_alloc(n->n_groups * ROWS * sizeof *copied);
+    double exact = 0, own = 0, apart = 0;
+    qn_krylov_image(&n->space, copied);
+    bool ok = pass(user, SAMPLE, x, y, z, err);
+    for (size_t g = 0; ok && g < n->n_groups; g += SAMPLE)
+        for (size_t r = g * ROWS; r < (g + 1) * ROWS && r < n->rows; r++) {
+            double a = (double)y[r], b = (double)copied[r];
+            exact += a * a, own += b * b, apart += (a - b) * (a - b);
+        }
+    qn_krylov_value(&n->space, tolerance);
+    *norm = sqrt(n->space.lambda); // z is rounded there, y is not
+    if (own > 0) {
+        *norm *= sqrt(exact / own);
+        *tolerance += sqrt(apart / own);
+    }
+    qn_free(y);
+    qn_free(z);
+    qn_free(copied);
+    return ok;
+}
+
+bool qn_norm_find(qn_norm *n, qn_norm_pass_fn pass, void *user, double *norm, double *tolerance,
+                  qn_err *err) {
+    float *x = qn_alloc(n->cols * sizeof *x);
+    *norm = *tolerance = 0;
+    start_vector(x, n->cols);
+    bool ok = n->n_groups == 0 || search(n, err);
+    if (ok && n->n_groups > 0) qn_krylov_best(&n->space, x);
+    bool whole = n->n_groups == 0 || n->stride > 1 || n->rows * n->cols <= SMALL;
+    ok = ok && (whole ? refine : correct)(n, x, pass, user, norm, tolerance, err);
+    free(x);
+    if (ok && !isfinite(*norm))
+        return qn_fail(err, QN_NONFINITE, "operator norm: the iteration left the range of float");
+    return ok;
 }

@@ -1,6 +1,6 @@
-// The one loop behind convert, repair and pad: produce a tensor, measure it, round it once, write
-// it; then prove the result and give it its name. Memory: the largest produced tensor as float, the
-// blocks in flight, and the work space of its operator norm.
+// The one loop behind convert, repair and pad: produce a tensor block by block, measure and round it
+// while it is in cache, write it; then prove the result and give it its name. Memory: the largest
+// produced tensor as stored, and the work space of a survey.
 #include "quant/rewrite.h"
 
 #include <errno.h>
@@ -11,7 +11,6 @@
 #include <time.h>
 
 #include "base/err.h"
-#include "base/f16.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/map_guard.h"
@@ -23,8 +22,7 @@
 #include "store/shard_writer.h"
 
 #define DEFAULT_SHARD ((uint64_t)5000000000)
-#define BLOCK ((size_t)1 << 18) // elements produced or rounded at once by one thread
-#define NORM_PASSES 3
+#define STEP ((size_t)16 << 20) // bytes written between two looks at the progress
 
 qn_out_tensor *qn_rewrite_add(qn_rewrite *r, const char *name) {
     if (r->n_tensors == r->cap_tensors) {
@@ -65,20 +63,26 @@ static size_t cols_of(const qn_out_tensor *t) {
     return n;
 }
 
-// What runs over one tensor. Blocks are fixed by the shape, figures merged in block order.
+// What rounding a block found.
+typedef struct rounded {
+    qn_run_error error;
+    size_t first_overflow; // element, when error.n_overflow
+    float value;           // what it is
+} rounded;
+
+// What runs over one tensor. Blocks are the survey's; figures are merged in block order.
 typedef struct run {
     qn_rewrite *r;
     qn_pool *pool;
+    qn_survey *survey;
     qn_shards *shards;
-    float *tensor;     // the produced floats, cap_tensor of them
-    size_t cap_tensor;
-    uint8_t *stage;    // bytes of a wave of blocks
-    size_t cap_stage;
+    uint8_t *stored; // the tensor as it will be stored, or a part of it: cap_stored bytes
+    size_t cap_stored;
     const qn_out_tensor *t;
-    size_t rows, cols, n, block, first, wave; // block: rows (producing) or elements (rounding)
-    qn_tensor_figures *parts; // per block of the tensor or of the wave
-    qn_err *errs;             // per thread
-    uint64_t done, total;     // bytes
+    size_t rows, cols, n;
+    rounded *parts; // per block
+    qn_err *errs;   // per thread
+    uint64_t done, total; // bytes
     uint64_t n_saturated;
     bool allclose;
 } run;
@@ -92,101 +96,61 @@ static bool failed(const run *u, qn_err *err) {
     return false;
 }
 
-static void produce_block(void *ctx, size_t b, int thread) {
-    run *u = ctx;
-    size_t row0 = b * u->block, n = u->rows - row0 < u->block ? u->rows - row0 : u->block;
-    if (u->errs[thread].code) return;
-    float *out = u->tensor + row0 * u->cols;
-    if (u->t->rows(u->t->user, row0, n, out, &u->errs[thread]))
-        qn_stats_add(&u->parts[b].exact, out, n * u->cols);
-}
-
-static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
-    u->block = BLOCK / (u->cols ? u->cols : 1);
-    u->block = u->block < QN_PANEL ? QN_PANEL : u->block / QN_PANEL * QN_PANEL;
-    size_t n = (u->rows + u->block - 1) / u->block;
-    u->parts = QN_NEW_ARRAY(qn_tensor_figures, n);
-    qn_pool_run(u->pool, n, produce_block, u);
-    for (size_t b = 0; b < n; b++) qn_stats_merge(&f->exact, &u->parts[b].exact);
-    free(u->parts);
-    return !failed(u, err);
-}
-
-// Rounds one value; back is what a reader will see.
-static size_t store_value(qn_dtype dtype, float x, bool saturate, uint8_t *out, float *back) {
-    if (dtype == QN_DT_F32) {
-        memcpy(out, &x, 4);
-        *back = x;
-        return 4;
-    }
-    uint16_t h;
-    if (dtype == QN_DT_BF16) {
-        h = qn_f32_to_bf16(x);
-        *back = qn_bf16_to_f32(h);
-    } else {
-        h = qn_f32_to_f16(x);
-        if (saturate && isfinite(x) && (h & 0x7FFF) == 0x7C00) h = (uint16_t)(h - 1);
-        *back = qn_f16_to_f32(h);
-    }
-    memcpy(out, &h, 2);
-    return 2;
-}
-
 static qn_run_dtype run_dtype(qn_dtype d) {
     return d == QN_DT_F32 ? QN_RUN_F32 : d == QN_DT_BF16 ? QN_RUN_BF16 : QN_RUN_F16;
 }
 
-// One value at a time: runs that hold something that is not finite.
-static void round_slowly(const run *u, const float *x, size_t n, uint8_t *out, qn_run_error *e) {
-    for (size_t k = 0; k < n; k++) {
-        float back;
-        out += store_value(u->t->dtype, x[k], u->r->saturate, out, &back);
-        if (!isfinite(x[k])) continue;
-        float d = fabsf(back - x[k]);
-        e->n_overflow += fabsf(x[k]) >= 65520 && u->t->dtype == QN_DT_F16;
-        e->n_not_close += !(d <= 1e-3f + 1e-3f * fabsf(x[k]));
-        if (!isfinite(d)) continue;
-        e->abs_sum += d;
-        if (d > e->max_abs) e->max_abs = d;
-    }
-}
-
-static size_t first_overflow(const float *x, size_t n) {
-    size_t i = 0;
-    while (i < n && !(fabsf(x[i]) >= 65520 && isfinite(x[i]))) i++;
-    return i;
-}
-
-static void round_block(void *ctx, size_t b, int thread) {
-    (void)thread;
-    run *u = ctx;
+static void round_block(run *u, rounded *p, const float *x, size_t from, size_t n) {
     const qn_value_runs *runs = qn_value_runs_best();
-    size_t width = qn_dtype_bytes(u->t->dtype), from = u->first + b * BLOCK;
-    size_t n = u->n - from < BLOCK ? u->n - from : BLOCK;
-    const float *x = u->tensor + from;
-    uint8_t *out = u->stage + b * BLOCK * width;
-    qn_tensor_figures *f = &u->parts[b];
-    qn_run_error e = {0};
-    *f = (qn_tensor_figures){0};
-    for (size_t i = 0; i < n; i += QN_RUN) {
-        size_t len = n - i < QN_RUN ? n - i : QN_RUN;
-        if (runs->finite(x + i, len))
-            runs->round(run_dtype(u->t->dtype), x + i, len, u->r->saturate, out + i * width, &e);
-        else
-            round_slowly(u, x + i, len, out + i * width, &e);
-    }
-    f->rounding = (qn_diff){.n = n, .max_abs = e.max_abs, .abs_sum = e.abs_sum};
-    f->n_not_close = e.n_not_close;
-    f->n_overflow = e.n_overflow;
-    if (e.n_overflow) f->first_overflow = from + first_overflow(x, n);
+    size_t width = qn_dtype_bytes(u->t->dtype);
+    for (size_t i = 0; i < n; i += QN_RUN)
+        runs->round(run_dtype(u->t->dtype), x + i, n - i < QN_RUN ? n - i : QN_RUN, u->r->saturate,
+                    u->stored + (from + i) * width, &p->error);
+    if (p->error.n_overflow == 0) return;
+    size_t i = 0;
+    while (fabsf(x[i]) < 65520) i++;
+    p->first_overflow = from + i;
+    p->value = x[i];
+}
+
+static void produce_block(void *ctx, size_t b, int thread) {
+    run *u = ctx;
+    size_t row0, n = qn_survey_block(u->survey, b, &row0);
+    float *x = qn_survey_buffer(u->survey, thread);
+    if (u->errs[thread].code || !u->t->rows(u->t->user, row0, n, x, &u->errs[thread])) return;
+    qn_survey_look(u->survey, b, x, thread);
+    round_block(u, &u->parts[b], x, row0 * u->cols, n * u->cols);
+}
+
+// Rows as stored, for the operator norm.
+static bool stored_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+    const run *u = user;
+    (void)err;
+    size_t width = qn_dtype_bytes(u->t->dtype);
+    qn_value_runs_best()->widen(run_dtype(u->t->dtype), u->stored + row0 * u->cols * width,
+                                n * u->cols, out);
+    return true;
 }
 
 // Which row and column an element index is, for messages.
-static bool overflow_error(const run *u, uint64_t at, qn_err *err) {
+static bool overflow_error(const run *u, const rounded *p, qn_err *err) {
     return qn_fail(err, QN_INPUT, "tensor %s: %g at [%llu, %llu] does not fit f16, which ends at "
-                   "65504 (--saturate clamps it; bf16 holds it)", u->t->name,
-                   (double)u->tensor[at], (unsigned long long)(at / u->cols),
-                   (unsigned long long)(at % u->cols));
+                   "65504 (--saturate clamps it; bf16 holds it)", u->t->name, (double)p->value,
+                   (unsigned long long)(p->first_overflow / u->cols),
+                   (unsigned long long)(p->first_overflow % u->cols));
+}
+
+static bool merge_rounding(const run *u, size_t blocks, qn_tensor_figures *f, qn_err *err) {
+    for (size_t b = 0; b < blocks; b++) {
+        const qn_run_error *e = &u->parts[b].error;
+        if (e->n_overflow && !u->r->saturate) return overflow_error(u, &u->parts[b], err);
+        if ((double)e->max_abs > f->rounding.max_abs) f->rounding.max_abs = e->max_abs;
+        f->rounding.abs_sum += e->abs_sum;
+        f->n_not_close += e->n_not_close;
+        f->n_overflow += e->n_overflow;
+    }
+    f->rounding.n = u->n;
+    return true;
 }
 
 static bool show(run *u, uint64_t bytes, qn_err *err) {
@@ -198,28 +162,6 @@ static bool show(run *u, uint64_t bytes, qn_err *err) {
     return qn_fail(err, QN_CANCELLED, "%s: stopped", u->r->command);
 }
 
-static bool round_and_write(run *u, qn_tensor_figures *f, qn_err *err) {
-    size_t width = qn_dtype_bytes(u->t->dtype), wave = u->cap_stage / (BLOCK * width);
-    u->parts = QN_NEW_ARRAY(qn_tensor_figures, wave);
-    bool ok = true;
-    for (u->first = 0; ok && u->first < u->n; u->first += wave * BLOCK) {
-        size_t left = u->n - u->first, n = left < wave * BLOCK ? left : wave * BLOCK;
-        size_t blocks = (n + BLOCK - 1) / BLOCK;
-        qn_pool_run(u->pool, blocks, round_block, u);
-        for (size_t b = 0; b < blocks; b++) {
-            if (u->parts[b].n_overflow && !f->n_overflow)
-                f->first_overflow = u->parts[b].first_overflow;
-            f->n_overflow += u->parts[b].n_overflow;
-            f->n_not_close += u->parts[b].n_not_close;
-            qn_diff_merge(&f->rounding, &u->parts[b].rounding);
-        }
-        if (f->n_overflow && !u->r->saturate) ok = overflow_error(u, f->first_overflow, err);
-        ok = ok && qn_shards_add(u->shards, u->stage, n * width, err) && show(u, n * width, err);
-    }
-    free(u->parts);
-    return ok;
-}
-
 // inf and nan are damage: a folder that carries them on would pass for a right one.
 static bool nonfinite_error(const run *u, uint64_t at, float x, qn_err *err) {
     return qn_fail(err, QN_NONFINITE, "%s: tensor %s holds %g at [%llu, %llu], expected finite "
@@ -228,19 +170,47 @@ static bool nonfinite_error(const run *u, uint64_t at, float x, qn_err *err) {
                    (unsigned long long)(at % u->cols));
 }
 
+// The block of a value that is not finite is produced once more, to show it.
+static bool found_nonfinite(run *u, uint64_t at, qn_err *err) {
+    float *x = qn_survey_buffer(u->survey, 0);
+    size_t row = (size_t)at / u->cols, row0 = row / 16 * 16;
+    size_t n = u->rows - row0 < 16 ? u->rows - row0 : 16;
+    return u->t->rows(u->t->user, row0, n, x, err) &&
+           nonfinite_error(u, at, x[at - row0 * u->cols], err);
+}
+
+static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
+    qn_matrix_figures m = {0};
+    const qn_matrix_source source = {u->rows, u->cols, stored_rows, u, true,
+                                     u->t->n_dims > 1 && u->rows > 1};
+    if (!qn_survey_begin(u->survey, &source, err)) return false;
+    size_t blocks = qn_survey_blocks(u->survey);
+    u->parts = QN_NEW_ARRAY(rounded, blocks);
+    qn_pool_run(u->pool, blocks, produce_block, u);
+    bool ok = !failed(u, err) && merge_rounding(u, blocks, f, err) &&
+              qn_survey_end(u->survey, &m, err);
+    if (ok && m.all.n_nonfinite) ok = found_nonfinite(u, m.all.first_nonfinite, err);
+    f->exact = m.all;
+    f->norm = m.norm;
+    f->norm_tolerance = m.norm_tolerance;
+    free(u->parts);
+    return ok;
+}
+
+static bool write_stored(run *u, const uint8_t *bytes, size_t n, qn_err *err) {
+    for (size_t at = 0; at < n; at += STEP) {
+        size_t step = n - at < STEP ? n - at : STEP;
+        if (!qn_shards_add(u->shards, bytes + at, step, err) || !show(u, step, err)) return false;
+    }
+    return true;
+}
+
 static bool write_rows(run *u, qn_tensor_figures *f, qn_err *err) {
     if (!produce(u, f, err)) return false;
-    if (f->exact.n_nonfinite)
-        return nonfinite_error(u, f->exact.first_nonfinite,
-                               u->tensor[f->exact.first_nonfinite], err);
-    if (u->t->n_dims > 1 && u->rows > 1 &&
-        !qn_operator_norm(u->pool, u->tensor, u->rows, u->cols, NORM_PASSES, &f->norm,
-                          &f->norm_tolerance, err))
-        return false;
     if (u->t->source && u->t->source->scheme &&
         !qn_measure_codes(u->pool, u->t->source, &f->codes, err))
         return false;
-    if (!round_and_write(u, f, err)) return false;
+    if (!write_stored(u, u->stored, u->n * qn_dtype_bytes(u->t->dtype), err)) return false;
     u->n_saturated += f->n_overflow;
     u->allclose &= f->n_not_close == 0;
     return true;
@@ -265,20 +235,20 @@ static bool finite_bytes(run *u, const uint8_t *bytes, size_t n, uint64_t at, qn
 // Rows as they will be stored, a stage full at a time.
 static bool write_raw(run *u, qn_err *err) {
     size_t pitch = u->cols * qn_dtype_bytes(u->t->dtype);
-    size_t step = pitch ? u->cap_stage / pitch : u->rows;
+    size_t step = pitch ? u->cap_stored / pitch : u->rows;
     if (step == 0) return qn_fail(err, QN_LIMIT, "tensor %s: a row of %zu bytes", u->t->name, pitch);
     for (size_t row = 0; row < u->rows; row += step) {
         size_t n = u->rows - row < step ? u->rows - row : step;
-        if (!u->t->raw(u->t->user, row, n, u->stage, err) ||
-            !finite_bytes(u, u->stage, n * u->cols, row * u->cols, err) ||
-            !qn_shards_add(u->shards, u->stage, n * pitch, err) || !show(u, n * pitch, err))
+        if (!u->t->raw(u->t->user, row, n, u->stored, err) ||
+            !finite_bytes(u, u->stored, n * u->cols, row * u->cols, err) ||
+            !qn_shards_add(u->shards, u->stored, n * pitch, err) || !show(u, n * pitch, err))
             return false;
     }
     return true;
 }
 
 static bool write_bytes(run *u, qn_err *err) {
-    size_t bytes = u->n * qn_dtype_bytes(u->t->dtype), step = (size_t)16 << 20;
+    size_t bytes = u->n * qn_dtype_bytes(u->t->dtype), step = STEP;
     for (size_t at = 0; at < bytes; at += step) {
         size_t n = bytes - at < step ? bytes - at : step;
         size_t width = qn_dtype_bytes(u->t->dtype);
@@ -307,24 +277,25 @@ static bool write_tensor(run *u, const qn_out_tensor *t, json_t *list, qn_err *e
 
 static bool run_init(run *u, qn_err *err) {
     u->allclose = true;
-    u->cap_stage = 64 * BLOCK; // 16 MiB
+    u->cap_stored = STEP;
     for (size_t i = 0; i < u->r->n_tensors; i++) {
         const qn_out_tensor *t = &u->r->tensors[i];
         size_t n = rows_of(t) * cols_of(t);
-        u->total += n * qn_dtype_bytes(t->dtype);
-        if (t->rows && n > u->cap_tensor) u->cap_tensor = n;
+        size_t bytes = n * qn_dtype_bytes(t->dtype);
+        u->total += bytes;
+        if (t->rows && bytes > u->cap_stored) u->cap_stored = bytes;
     }
     u->pool = qn_pool_new(u->r->n_threads, err);
     if (!u->pool) return false;
     u->errs = QN_NEW_ARRAY(qn_err, (size_t)qn_pool_threads(u->pool));
-    u->tensor = qn_big_alloc(u->cap_tensor * sizeof(float), "the largest tensor", err);
-    u->stage = qn_big_alloc(u->cap_stage, "write buffer", err);
-    return u->tensor && u->stage;
+    u->survey = qn_survey_new(u->pool);
+    u->stored = qn_big_alloc(u->cap_stored, "the largest tensor", err);
+    return u->stored != NULL;
 }
 
 static void run_done(run *u) {
-    qn_big_free(u->tensor, u->cap_tensor * sizeof(float));
-    qn_big_free(u->stage, u->cap_stage);
+    qn_big_free(u->stored, u->cap_stored);
+    qn_survey_free(u->survey);
     free(u->errs);
     qn_pool_free(u->pool);
 }

@@ -8,7 +8,7 @@
 #include <jansson.h>
 
 #include "base/pool.h"
-#include "quant/measure.h"
+#include "quant/matrix_survey.h"
 #include "store/weight.h"
 
 // One tensor of the result. Exactly one of rows, raw, bytes says where it comes from.
@@ -18,7 +18,8 @@ typedef struct qn_out_tensor {
     qn_dtype dtype;
     int n_dims;
     size_t shape[QN_MAX_DIMS];
-    qn_rows_fn rows;      // exact float rows, rounded here once to dtype (to nearest even)
+    qn_rows_fn rows;      // exact float rows, rounded here once to dtype (to nearest even);
+                          // asked for in blocks from multiples of 16, again for a message
     bool (*raw)(void *user, size_t row0, size_t n, uint8_t *out, qn_err *err); // rows as stored
     const uint8_t *bytes; // the tensor as stored, in the source's mapping
     void *user;           // of rows or raw

@@ -15,7 +15,6 @@ typedef struct qn_tensor_figures {
     qn_diff rounding;  // stored against exact
     uint64_t n_not_close; // |stored − exact| > 1e-3 + 1e-3 |exact| (numpy's allclose)
     uint64_t n_overflow;  // finite values that f16 cannot hold
-    uint64_t first_overflow;
     qn_code_range codes;
     double norm, norm_tolerance; // negative: not computed
 } qn_tensor_figures;

@@ -1,6 +1,6 @@
-// The inner loops over long runs of values: statistics of a run, and rounding a run to its stored
-// dtype with the error that costs. Written over 8 lanes with fixed sums and no fused operations, and
-// compiled twice (plainly and for AVX2), so both give the same bits.
+// The inner loops over long runs of values: widening, statistics, rounding to a stored dtype with the
+// error that costs, and the products behind the operator norm. Written once over 16 lanes, without
+// fused operations, and compiled plainly, for AVX2 and for AVX-512: all give the same bits.
 #ifndef QN_QUANT_VALUE_RUNS_H
 #define QN_QUANT_VALUE_RUNS_H
 
@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { QN_RUN = 4096 }; // values of one run at most
+enum { QN_RUN = 4096 }; // values of one run at most: sums of float lanes stay short
 
 // Of n finite values: extremes, zeros, mean, central moments sum (x − mean)^k, and how many have a
 // magnitude below f16's normal numbers, half its smallest, and beyond its largest.
@@ -28,13 +28,24 @@ typedef enum qn_run_dtype { QN_RUN_F32, QN_RUN_BF16, QN_RUN_F16 } qn_run_dtype;
 
 typedef struct qn_value_runs {
     bool (*finite)(const float *x, size_t n);
-    void (*stats)(const float *x, size_t n, qn_run_stats *out);
+    void (*widen)(qn_run_dtype dtype, const uint8_t *x, size_t n, float *out); // any n
+    // False, and nothing written, when a value is not finite. n is 1 … QN_RUN.
+    bool (*stats)(const float *x, size_t n, qn_run_stats *out);
     // Rounds finite values to nearest even into out (2 or 4 bytes each); adds to *error.
     void (*round)(qn_run_dtype dtype, const float *x, size_t n, bool saturate, uint8_t *out,
                   qn_run_error *error);
+    // Finite values as 64 + round(x / scale) in 1 … 127; returns scale, largest magnitude / 63.
+    float (*seven_bits)(const float *x, size_t n, uint8_t *out);
+    double (*dot)(const float *a, const float *b, size_t n); // float sums by runs, double over runs
+    // For rows w [n][cols]: y = w x, z += w^T y.
+    void (*rows_times)(const float *w, size_t n, size_t cols, const float *x, float *y, float *z);
 } qn_value_runs;
 
-extern const qn_value_runs qn_value_runs_plain, qn_value_runs_avx2;
+extern const qn_value_runs qn_value_runs_plain, qn_value_runs_avx2, qn_value_runs_avx512;
 const qn_value_runs *qn_value_runs_best(void);
+
+// Statistics in double, two plain passes: for short runs, and for values whose fourth powers leave
+// the range of float or sit on a large offset. Finite values only.
+void qn_run_stats_careful(const float *x, size_t n, qn_run_stats *out);
 
 #endif

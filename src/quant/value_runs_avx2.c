@@ -1,4 +1,8 @@
 // The loops over runs of values for AVX2 (elsewhere: plainly once more).
+#include "quant/lanes_avx2.h"
 #include "quant/value_runs_lanes.h"
 
-const qn_value_runs qn_value_runs_avx2 = {lanes_finite, lanes_stats, lanes_round};
+const qn_value_runs qn_value_runs_avx2 = {
+    lanes_finite,     lanes_widen, lanes_stats,      lanes_round,
+    lanes_seven_bits, lanes_dot,   lanes_rows_times,
+};

@@ -1,235 +1,301 @@
-// The bodies of value_runs.h, included by one file per instruction set. Eight lanes of float, or of
-// double for sums: lane i takes values i, i + 8, …, lanes are joined in order, then the short end.
+// The bodies of value_runs.h over the sixteen lanes of a lanes_*.h, which the including file chose:
+// lane i takes values i, i + 16, …; lanes are joined in order, then the short end.
 #ifndef QN_QUANT_VALUE_RUNS_LANES_H
 #define QN_QUANT_VALUE_RUNS_LANES_H
 
 #include <math.h>
 #include <string.h>
 
+#include "base/f16.h"
 #include "quant/value_runs.h"
+#ifndef QN_LANES
+#include "quant/lanes_plain.h"
+#endif
 
-typedef float lane_f __attribute__((vector_size(32), aligned(4)));
-typedef int32_t lane_i __attribute__((vector_size(32), aligned(4)));
-typedef int16_t lane_h __attribute__((vector_size(16), aligned(2)));
-typedef float half_f __attribute__((vector_size(16), aligned(4)));
-typedef double half_d __attribute__((vector_size(32), aligned(8)));
-typedef struct lane_d { // eight doubles in two registers
-    half_d lo, hi;
-} lane_d;
-
-static inline double joined(const lane_d *v) {
+static inline double lf_joined(lf a) {
+    float v[16];
     double s = 0;
-    for (int i = 0; i < 4; i++) s += v->lo[i];
-    for (int i = 0; i < 4; i++) s += v->hi[i];
+    lf_store(v, a);
+    for (int i = 0; i < 16; i++) s += (double)v[i];
     return s;
 }
 
-static inline lane_d widened(const lane_f *x) {
-    half_f half[2];
-    memcpy(half, x, sizeof half);
-    return (lane_d){__builtin_convertvector(half[0], half_d),
-                    __builtin_convertvector(half[1], half_d)};
-}
-
-static inline uint64_t counted(const lane_i *v) { // lanes hold −1 for each hit
-    int64_t s = 0;
-    for (int i = 0; i < 8; i++) s -= (*v)[i];
-    return (uint64_t)s;
+static inline uint64_t li_joined(li a) {
+    uint32_t v[16];
+    uint64_t s = 0;
+    li_store(v, a);
+    for (int i = 0; i < 16; i++) s += v[i];
+    return s;
 }
 
 static bool lanes_finite(const float *x, size_t n) {
-    lane_f probe = {0};
+    lf probe = lf_set(0);
     float rest = 0;
     size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        lane_f v;
-        memcpy(&v, x + i, sizeof v);
-        probe += v * 0; // inf and nan become nan
-    }
+    for (; i + 16 <= n; i += 16) // inf and nan become nan
+        probe = lf_add(probe, lf_mul(lf_load(x + i), lf_set(0)));
     for (; i < n; i++) rest += x[i] * 0;
-    for (int k = 0; k < 8; k++) rest += probe[k];
-    return rest == 0;
+    return rest == 0 && lf_joined(probe) == 0;
+}
+
+enum { AHEAD = 8192 }; // bytes
+
+static void lanes_widen(qn_run_dtype dtype, const uint8_t *x, size_t n, float *out) {
+    size_t i = 0;
+    if (dtype == QN_RUN_F32) {
+        memcpy(out, x, n * sizeof *out);
+        return;
+    }
+    bool bf16 = dtype == QN_RUN_BF16;
+    for (; i + 32 <= n; i += 32) {
+        __builtin_prefetch(x + 2 * i + AHEAD); // the next rows arrive while these are looked at
+        for (size_t k = i; k < i + 32; k += 16)
+            lf_store(out + k, bf16 ? lf_load_bf16(x + 2 * k) : lf_load_f16(x + 2 * k));
+    }
+    for (; i < n; i++) {
+        uint16_t h;
+        memcpy(&h, x + 2 * i, 2);
+        out[i] = bf16 ? qn_bf16_to_f32(h) : qn_f16_to_f32(h);
+    }
 }
 
 // ---- statistics ----
 
-typedef struct first_pass {
-    lane_f min, max;
-    lane_d sum;
-    lane_i zero, subnormal, vanishing, overflow;
-} first_pass;
+// Powers are summed around a pivot near the mean, so float keeps what a weight file's digits carry.
+typedef struct run_sums {
+    float pivot, min, max, least; // least: smallest magnitude
+    double s1, s2, s3, s4;
+    uint64_t n_small; // magnitude below 2^-14, zeros included
+} run_sums;
 
-static inline void first_take(first_pass *p, const lane_f *x) {
-    const lane_i magnitude = {0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF,
-                              0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF};
-    lane_f v = *x, a = (lane_f)((lane_i)v & magnitude);
-    lane_i zero = a == 0, lower = v < p->min, higher = v > p->max;
-    p->min = (lane_f)(((lane_i)v & lower) | ((lane_i)p->min & ~lower));
-    p->max = (lane_f)(((lane_i)v & higher) | ((lane_i)p->max & ~higher));
-    lane_d wide = widened(&v);
-    p->sum.lo += wide.lo;
-    p->sum.hi += wide.hi;
-    p->zero += zero;
-    p->subnormal += (a < 0x1p-14f) & ~zero;
-    p->vanishing += (a <= 0x1p-25f) & ~zero;
-    p->overflow += a >= 65520.0f;
+static float run_pivot(const float *x, size_t n) {
+    double s = 0;
+    for (size_t k = 0; k < 16; k++) s += (double)x[k * n / 16];
+    return (float)(s / 16);
 }
 
-static inline void moments(half_d *m2, half_d *m3, half_d *m4, half_d d) {
-    half_d d2 = d * d;
-    *m2 += d2;
-    *m3 += d2 * d;
-    *m4 += d2 * d2;
-}
-
-static inline void second_take(lane_d *m2, lane_d *m3, lane_d *m4, const lane_f *x, double mean) {
-    lane_d wide = widened(x);
-    moments(&m2->lo, &m3->lo, &m4->lo, wide.lo - mean);
-    moments(&m2->hi, &m3->hi, &m4->hi, wide.hi - mean);
-}
-
-// The last, partial lane: whole lanes are taken before it, the rest one value at a time.
-static void lanes_stats(const float *x, size_t n, qn_run_stats *out) {
-    first_pass p;
-    memset(&p, 0, sizeof p);
-    for (int i = 0; i < 8; i++) p.min[i] = p.max[i] = x[0];
-    size_t whole = n / 8 * 8;
-    double sum = 0, m2 = 0, m3 = 0, m4 = 0;
-    for (size_t i = 0; i < whole; i += 8) {
-        lane_f v;
-        memcpy(&v, x + i, sizeof v);
-        first_take(&p, &v);
+static void sum_lanes(const float *x, size_t whole, run_sums *s) {
+    const lf pivot = lf_set(s->pivot), limit = lf_set(0x1p-14f);
+    lf min = lf_set(x[0]), max = min, least = lf_set(INFINITY);
+    lf s1 = lf_set(0), s2 = s1, s3 = s1, s4 = s1;
+    li small = li_set(0);
+    for (size_t i = 0; i < whole; i += 16) {
+        lf v = lf_load(x + i), a = lf_abs(v), d = lf_sub(v, pivot), d2 = lf_mul(d, d);
+        min = lf_min(v, min), max = lf_max(v, max), least = lf_min(a, least);
+        small = li_count_below(small, a, limit);
+        s1 = lf_add(s1, d), s2 = lf_add(s2, d2);
+        s3 = lf_add(s3, lf_mul(d2, d)), s4 = lf_add(s4, lf_mul(d2, d2));
     }
-    *out = (qn_run_stats){.min = x[0], .max = x[0]};
-    for (size_t i = whole; i < n; i++) {
+    float lo[16], hi[16], near[16];
+    lf_store(lo, min), lf_store(hi, max), lf_store(near, least);
+    for (int i = 0; i < 16; i++) {
+        s->min = lo[i] < s->min ? lo[i] : s->min;
+        s->max = hi[i] > s->max ? hi[i] : s->max;
+        s->least = near[i] < s->least ? near[i] : s->least;
+    }
+    s->s1 = lf_joined(s1), s->s2 = lf_joined(s2), s->s3 = lf_joined(s3), s->s4 = lf_joined(s4);
+    s->n_small = li_joined(small);
+}
+
+static void sum_rest(const float *x, size_t n, run_sums *s) {
+    for (size_t i = 0; i < n; i++) {
         float a = fabsf(x[i]);
-        sum += x[i];
-        out->min = x[i] < out->min ? x[i] : out->min;
-        out->max = x[i] > out->max ? x[i] : out->max;
-        out->n_zero += a == 0;
-        out->n_subnormal += a > 0 && a < 0x1p-14f;
-        out->n_vanishing += a > 0 && a <= 0x1p-25f;
-        out->n_overflow += a >= 65520.0f;
+        double d = (double)x[i] - (double)s->pivot, d2 = d * d;
+        s->min = x[i] < s->min ? x[i] : s->min;
+        s->max = x[i] > s->max ? x[i] : s->max;
+        s->least = a < s->least ? a : s->least;
+        s->n_small += a < 0x1p-14f;
+        s->s1 += d, s->s2 += d2, s->s3 += d2 * d, s->s4 += d2 * d2;
     }
-    for (int i = 0; i < 8; i++) {
-        out->min = p.min[i] < out->min ? p.min[i] : out->min;
-        out->max = p.max[i] > out->max ? p.max[i] : out->max;
+}
+
+static void count_tiny(const float *x, size_t n, qn_run_stats *out) {
+    const lf any = lf_set(0x1p-149f), seen = lf_set(0x1.000002p-25f);
+    li zero = li_set(0), tiny = li_set(0);
+    size_t whole = n / 16 * 16;
+    for (size_t i = 0; i < whole; i += 16) {
+        lf a = lf_abs(lf_load(x + i));
+        zero = li_count_below(zero, a, any);
+        tiny = li_count_below(tiny, a, seen);
     }
-    out->mean = (joined(&p.sum) + sum) / (double)n;
-    lane_d v2, v3, v4;
-    memset(&v2, 0, sizeof v2);
-    memset(&v3, 0, sizeof v3);
-    memset(&v4, 0, sizeof v4);
-    for (size_t i = 0; i < whole; i += 8) {
-        lane_f v;
-        memcpy(&v, x + i, sizeof v);
-        second_take(&v2, &v3, &v4, &v, out->mean);
-    }
+    out->n_zero = li_joined(zero);
+    out->n_vanishing = li_joined(tiny) - out->n_zero;
     for (size_t i = whole; i < n; i++) {
-        double d = x[i] - out->mean, d2 = d * d;
-        m2 += d2;
-        m3 += d2 * d;
-        m4 += d2 * d2;
+        out->n_zero += x[i] == 0;
+        out->n_vanishing += x[i] != 0 && fabsf(x[i]) <= 0x1p-25f;
     }
-    out->m2 = joined(&v2) + m2;
-    out->m3 = joined(&v3) + m3;
-    out->m4 = joined(&v4) + m4;
-    out->n_zero += counted(&p.zero);
-    out->n_subnormal += counted(&p.subnormal);
-    out->n_vanishing += counted(&p.vanishing);
-    out->n_overflow += counted(&p.overflow);
+}
+
+static void count_rare(const float *x, size_t n, const run_sums *s, qn_run_stats *out) {
+    out->n_zero = out->n_vanishing = out->n_overflow = 0;
+    if (s->least <= 0x1p-25f) count_tiny(x, n, out);
+    if (fmaxf(-s->min, s->max) >= 65520.0f)
+        for (size_t i = 0; i < n; i++) out->n_overflow += fabsf(x[i]) >= 65520.0f;
+    out->n_subnormal = s->n_small - out->n_zero;
+}
+
+static bool lanes_stats(const float *x, size_t n, qn_run_stats *out) {
+    size_t whole = n / 16 * 16;
+    run_sums s = {.pivot = run_pivot(x, n), .min = x[0], .max = x[0], .least = INFINITY};
+    sum_lanes(x, whole, &s);
+    sum_rest(x + whole, n - whole, &s);
+    if (!isfinite(s.s1) && !lanes_finite(x, n)) return false;
+    double count = (double)n, d = s.s1 / count;
+    float reach = fmaxf(s.max - s.pivot, s.pivot - s.min);
+    if (n < 64 || !(reach < 1e9f && reach > 1e-8f) || !(d * d * count <= 0.8 * s.s2)) {
+        qn_run_stats_careful(x, n, out);
+        return true;
+    }
+    out->min = s.min, out->max = s.max;
+    out->mean = (double)s.pivot + d;
+    out->m2 = s.s2 - count * d * d;
+    out->m3 = s.s3 - 3 * d * s.s2 + 2 * count * d * d * d;
+    out->m4 = s.s4 - 4 * d * s.s3 + 6 * d * d * s.s2 - 3 * count * d * d * d * d;
+    count_rare(x, n, &s, out);
+    return true;
 }
 
 // ---- rounding ----
 
-// bf16: add half a unit, ties to even, cut.
-static inline lane_i round_bf16(lane_f x) {
-    lane_i u = (lane_i)x;
-    return (u + 0x7FFF + ((u >> 16) & 1)) & (lane_i)(~(lane_i){0} << 16);
+// bf16, in the upper half: add half a unit, ties to even, cut.
+static inline li round_bf16(lf x) {
+    li u = li_bits(x), even = li_and(li_shr(u, 16), li_set(1));
+    return li_and(li_add(li_add(u, li_set(0x7FFF)), even), li_set(0xFFFF0000));
 }
 
-// f16: as bits of the float that a reader will see. Normal numbers keep 10 fraction bits; below 2^-14
-// the unit is 2^-24, which is what adding and taking away 0.5 rounds to.
-static inline lane_i round_f16(lane_f a) {
-    lane_i u = (lane_i)a, normal = (u + 0xFFF + ((u >> 13) & 1)) & (lane_i)(~(lane_i){0} << 13);
-    lane_f tiny = (a + 0.5f) - 0.5f;
-    lane_i small = a < 0x1p-14f;
-    return (normal & ~small) | ((lane_i)tiny & small);
+// f16, as the float that a reader will see. Normal numbers keep 10 fraction bits; below 2^-14 the
+// unit is 2^-24, which is what adding and taking away 0.5 rounds to.
+static inline lf round_f16(lf a) {
+    li u = li_bits(a), even = li_and(li_shr(u, 13), li_set(1));
+    li normal = li_and(li_add(li_add(u, li_set(0xFFF)), even), li_set(0xFFFFE000));
+    lf tiny = lf_sub(lf_add(a, lf_set(0.5f)), lf_set(0.5f));
+    return lf_pick_below(a, lf_set(0x1p-14f), tiny, lf_bits(normal));
 }
 
 // Bits of f16 for a float that is an f16 number and not negative.
-static inline lane_i bits_f16(lane_f a) {
-    lane_i small = a < 0x1p-14f, normal = ((lane_i)a >> 13) - (112 << 10);
-    lane_i tiny = (lane_i)(a + 0.5f) - 0x3F000000;
-    return (normal & ~small) | (tiny & small);
+static inline li bits_f16(lf a) {
+    li normal = li_add(li_shr(li_bits(a), 13), li_set(0u - (112u << 10)));
+    li tiny = li_add(li_bits(lf_add(a, lf_set(0.5f))), li_set(0u - 0x3F000000u));
+    return li_bits(lf_pick_below(a, lf_set(0x1p-14f), lf_bits(tiny), lf_bits(normal)));
 }
 
 typedef struct lane_error {
-    lane_f max_abs;
-    lane_d abs_sum;
-    lane_i not_close, overflow;
+    lf max_abs, abs_sum;
+    li not_close, overflow;
 } lane_error;
 
-static inline void take_error(lane_error *e, lane_f exact, lane_f stored, lane_f magnitude) {
-    const lane_i mask = {0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF,
-                         0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF};
-    lane_f d = (lane_f)((lane_i)(stored - exact) & mask);
-    lane_i finite = d <= 3.4e38f, more = (d > e->max_abs) & finite;
-    e->max_abs = (lane_f)(((lane_i)d & more) | ((lane_i)e->max_abs & ~more));
-    lane_f counted_error = (lane_f)((lane_i)d & finite);
-    lane_d wide = widened(&counted_error);
-    e->abs_sum.lo += wide.lo;
-    e->abs_sum.hi += wide.hi;
-    e->not_close += ~(d <= 1e-3f + 1e-3f * magnitude);
+static inline void take_error(lane_error *e, lf exact, lf stored, lf magnitude) {
+    lf d = lf_abs(lf_sub(stored, exact));
+    lf close = lf_add(lf_set(1e-3f), lf_mul(lf_set(1e-3f), magnitude));
+    e->not_close = li_count_below(e->not_close, close, d);
+    d = lf_pick_below(d, lf_set(3.4e38f), d, lf_set(0)); // an overflow is counted, not measured
+    e->max_abs = lf_max(d, e->max_abs);
+    e->abs_sum = lf_add(e->abs_sum, d);
 }
 
-static inline void round_lane(qn_run_dtype dtype, const float *x, bool saturate, uint8_t *out,
-                              lane_error *e) {
-    lane_f v;
-    memcpy(&v, x, sizeof v);
-    const lane_i sign_bit = (lane_i){1, 1, 1, 1, 1, 1, 1, 1} << 31;
-    lane_i sign = (lane_i)v & sign_bit;
-    lane_f a = (lane_f)((lane_i)v & ~sign_bit);
-    if (dtype == QN_RUN_F32) {
-        memcpy(out, x, sizeof v);
-        return;
-    }
+static inline void round_lanes(qn_run_dtype dtype, const float *x, bool saturate, uint8_t *out,
+                               lane_error *e) {
+    lf v = lf_load(x), a = lf_abs(v);
     if (dtype == QN_RUN_BF16) {
-        lane_i r = round_bf16(v);
-        take_error(e, v, (lane_f)r, a);
-        lane_h h = __builtin_convertvector(r >> 16, lane_h);
-        memcpy(out, &h, sizeof h);
+        li r = round_bf16(v);
+        take_error(e, v, lf_bits(r), a);
+        li_store16(out, li_shr(r, 16));
         return;
     }
-    lane_f r = (lane_f)round_f16(a);
-    lane_i over = r >= 65536.0f;
-    e->overflow += over;
-    lane_f limit = saturate ? (lane_f){65504, 65504, 65504, 65504, 65504, 65504, 65504, 65504}
-                            : (lane_f){65536, 65536, 65536, 65536, 65536, 65536, 65536, 65536};
-    r = (lane_f)(((lane_i)limit & over) | ((lane_i)r & ~over));
+    lf r = round_f16(a);
+    e->overflow = li_count_below(e->overflow, lf_set(65535.0f), r);
+    r = lf_pick_below(r, lf_set(65536.0f), r, lf_set(saturate ? 65504.0f : 65536.0f));
     take_error(e, a, r, a);
-    lane_h h = __builtin_convertvector(bits_f16(r) | (sign >> 16), lane_h);
-    memcpy(out, &h, sizeof h);
+    li sign = li_shr(li_and(li_bits(v), li_set(0x80000000u)), 16);
+    li_store16(out, li_or(bits_f16(r), sign));
 }
 
 static void lanes_round(qn_run_dtype dtype, const float *x, size_t n, bool saturate, uint8_t *out,
                         qn_run_error *error) {
-    lane_error e;
-    memset(&e, 0, sizeof e);
-    size_t width = dtype == QN_RUN_F32 ? 4 : 2, whole = n / 8 * 8;
-    for (size_t i = 0; i < whole; i += 8) round_lane(dtype, x + i, saturate, out + i * width, &e);
+    lane_error e = {lf_set(0), lf_set(0), li_set(0), li_set(0)};
+    size_t whole = n / 16 * 16;
+    if (dtype == QN_RUN_F32) {
+        memcpy(out, x, n * sizeof *x);
+        return;
+    }
+    for (size_t i = 0; i < whole; i += 16) round_lanes(dtype, x + i, saturate, out + 2 * i, &e);
     if (whole < n) { // zeros round to themselves and add nothing
-        float rest[8] = {0};
+        float rest[16] = {0};
         uint8_t bytes[32];
         memcpy(rest, x + whole, (n - whole) * sizeof *x);
-        round_lane(dtype, rest, saturate, bytes, &e);
-        memcpy(out + whole * width, bytes, (n - whole) * width);
+        round_lanes(dtype, rest, saturate, bytes, &e);
+        memcpy(out + whole * 2, bytes, (n - whole) * 2);
     }
-    for (int i = 0; i < 8; i++)
-        if (e.max_abs[i] > error->max_abs) error->max_abs = e.max_abs[i];
-    error->abs_sum += joined(&e.abs_sum);
-    error->n_not_close += counted(&e.not_close);
-    error->n_overflow += counted(&e.overflow);
+    float max[16];
+    lf_store(max, e.max_abs);
+    for (int i = 0; i < 16; i++)
+        if (max[i] > error->max_abs) error->max_abs = max[i];
+    error->abs_sum += lf_joined(e.abs_sum);
+    error->n_not_close += li_joined(e.not_close);
+    error->n_overflow += li_joined(e.overflow);
+}
+
+// ---- the operator norm ----
+
+static float lanes_seven_bits(const float *x, size_t n, uint8_t *out) {
+    lf top = lf_set(0);
+    float most[16], max = 0;
+    size_t whole = n / 16 * 16;
+    for (size_t i = 0; i < whole; i += 16) top = lf_max(lf_abs(lf_load(x + i)), top);
+    lf_store(most, top);
+    for (int i = 0; i < 16; i++) max = most[i] > max ? most[i] : max;
+    for (size_t i = whole; i < n; i++) max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
+    if (!(max > 1e-30f)) {
+        memset(out, 64, n);
+        return 0;
+    }
+    // Adding 1.5 · 2^23 leaves the rounded integer in the low bits.
+    const float factor = 63 / max, magic = 0x1.8p23f + 64;
+    const lf by = lf_set(factor), plus = lf_set(magic);
+    for (size_t i = 0; i < whole; i += 16)
+        li_store8(out + i, li_bits(lf_add(lf_mul(lf_load(x + i), by), plus)));
+    for (size_t i = whole; i < n; i++) out[i] = (uint8_t)qn_f32_bits(x[i] * factor + magic);
+    return max / 63;
+}
+
+static inline double dot_run(const float *a, const float *b, size_t n) {
+    lf s = lf_set(0), t = s;
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        s = lf_add(s, lf_mul(lf_load(a + i), lf_load(b + i)));
+        t = lf_add(t, lf_mul(lf_load(a + i + 16), lf_load(b + i + 16)));
+    }
+    double sum = lf_joined(lf_add(s, t));
+    for (; i < n; i++) sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+static double lanes_dot(const float *a, const float *b, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i += QN_RUN)
+        sum += dot_run(a + i, b + i, n - i < QN_RUN ? n - i : QN_RUN);
+    return sum;
+}
+
+static void lanes_rows_times(const float *w, size_t n, size_t cols, const float *x, float *y,
+                             float *z) {
+    for (size_t r = 0; r < n; r++) y[r] = (float)lanes_dot(w + r * cols, x, cols);
+    size_t r = 0;
+    for (; r + 4 <= n; r += 4) {
+        const float *a = w + r * cols, *b = a + cols, *c = b + cols, *d = c + cols;
+        const lf ya = lf_set(y[r]), yb = lf_set(y[r + 1]), yc = lf_set(y[r + 2]),
+                 yd = lf_set(y[r + 3]);
+        size_t i = 0;
+        for (; i + 16 <= cols; i += 16) {
+            lf s = lf_add(lf_mul(lf_load(a + i), ya), lf_mul(lf_load(b + i), yb));
+            lf t = lf_add(lf_mul(lf_load(c + i), yc), lf_mul(lf_load(d + i), yd));
+            lf_store(z + i, lf_add(lf_load(z + i), lf_add(s, t)));
+        }
+        for (; i < cols; i++)
+            z[i] += (a[i] * y[r] + b[i] * y[r + 1]) + (c[i] * y[r + 2] + d[i] * y[r + 3]);
+    }
+    for (; r < n; r++)
+        for (size_t i = 0; i < cols; i++) z[i] += w[r * cols + i] * y[r];
 }
 
 #endif

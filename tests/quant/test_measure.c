@@ -9,7 +9,10 @@
 
 #include "base/f16.h"
 #include "base/rng.h"
+#include "base/cpu.h"
+#include "quant/matrix_survey.h"
 #include "quant/measure.h"
+#include "quant/seven_bit_rows.h"
 #include "quant/value_runs.h"
 
 static void near(double a, double b, double tolerance) {
@@ -47,46 +50,165 @@ static void stats_do_not_depend_on_blocks(void **state) {
         qn_stats_merge(&parts, &one);
         at += n;
     }
-    near(parts.mean, whole.mean, 1e-12);
-    near(qn_stats_std(&parts), qn_stats_std(&whole), 1e-12);
-    near(qn_stats_kurtosis(&parts), qn_stats_kurtosis(&whole), 1e-9);
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < N; i++) sum += i == 7777 ? 0 : (double)x[i];
+    for (size_t i = 0; i < N; i++)
+        squares += i == 7777 ? 0 : ((double)x[i] - sum / (N - 1)) * ((double)x[i] - sum / (N - 1));
+    near(whole.mean, sum / (N - 1), 1e-7);
+    near(qn_stats_std(&whole), sqrt(squares / (N - 1)), 1e-7);
+    near(parts.mean, whole.mean, 1e-7);
+    near(qn_stats_std(&parts), qn_stats_std(&whole), 1e-7);
+    near(qn_stats_kurtosis(&parts), qn_stats_kurtosis(&whole), 1e-5);
     near(qn_stats_kurtosis(&whole), 3, 0.2);
     assert_int_equal(parts.first_nonfinite, 7777);
     free(x);
 }
 
-// Both builds of the loops give the same bits, and rounding is base/f16.h's.
+// Magnitudes that float sums of fourth powers cannot hold, offsets and outliers: the figures stay
+// those of double arithmetic.
+static void stats_of_hard_numbers(void **state) {
+    (void)state;
+    enum { N = 4000 };
+    static const struct hard {
+        double offset, scale, outlier;
+    } cases[] = {{0, 1e-20, 0}, {0, 1e20, 0}, {1, 1e-4, 0}, {1e6, 1, 0}, {0, 1, 3e4}, {0, 0, 0},
+                 {5, 0, 0}, {0, 1e-7, 1}, {-3, 0.02, 7}};
+    float *x = malloc(N * sizeof *x);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        for (size_t i = 0; i < N; i++)
+            x[i] = (float)(cases[c].offset + cases[c].scale * qn_rng_normal(c, 3, i));
+        if (cases[c].outlier > 0) x[0] = x[1234] = (float)cases[c].outlier;
+        qn_stats s = {0};
+        qn_run_stats exact;
+        qn_stats_add(&s, x, N);
+        qn_run_stats_careful(x, N, &exact);
+        double std = sqrt(exact.m2 / N);
+        near(s.mean, exact.mean, 1e-6 * std + 1e-12 * fabs(exact.mean));
+        near(qn_stats_std(&s), std, 1e-5 * std);
+        near(s.m4, exact.m4, 1e-4 * exact.m4);
+        assert_int_equal(s.n_zero, exact.n_zero);
+        assert_int_equal(s.n_subnormal, exact.n_subnormal);
+        assert_int_equal(s.n_vanishing, exact.n_vanishing);
+        assert_int_equal(s.n_overflow, exact.n_overflow);
+        assert_true(s.min == (double)exact.min && s.max == (double)exact.max);
+    }
+    free(x);
+}
+
+enum { BUILDS = 2 };
+
+// The builds that this processor can run.
+static int builds(const qn_value_runs *list[BUILDS]) {
+    int n = 0;
+    if (qn_cpu_found(QN_ISA_AVX2)) list[n++] = &qn_value_runs_avx2;
+    if (qn_cpu_found(QN_ISA_AVX512)) list[n++] = &qn_value_runs_avx512;
+    return n;
+}
+
+static void rounding_agrees(const qn_value_runs *other, const float *x, size_t n) {
+    static const qn_run_dtype dtypes[] = {QN_RUN_F32, QN_RUN_BF16, QN_RUN_F16};
+    uint8_t *p = malloc(4 * n), *q = malloc(4 * n);
+    float *back = malloc(n * sizeof *back), *again = malloc(n * sizeof *again);
+    for (int d = 0; d < 3; d++)
+        for (int saturate = 0; saturate < 2; saturate++) {
+            qn_run_error e = {0}, f = {0};
+            qn_value_runs_plain.round(dtypes[d], x, n, saturate, p, &e);
+            other->round(dtypes[d], x, n, saturate, q, &f);
+            assert_memory_equal(p, q, n * (d == 0 ? 4 : 2));
+            assert_memory_equal(&e, &f, sizeof e);
+            qn_value_runs_plain.widen(dtypes[d], p, n, back);
+            other->widen(dtypes[d], p, n, again);
+            assert_memory_equal(back, again, n * sizeof *back);
+            for (size_t i = 0; i < n && d > 0; i++) {
+                uint16_t h, expected = d == 1 ? qn_f32_to_bf16(x[i]) : qn_f32_to_f16(x[i]);
+                if (d == 2 && saturate && (expected & 0x7FFF) == 0x7C00) expected--;
+                memcpy(&h, p + 2 * i, 2);
+                if (h != expected) fail_msg("%g: %04x, expected %04x", (double)x[i], h, expected);
+            }
+        }
+    free(p);
+    free(q);
+    free(back);
+    free(again);
+}
+
+static void products_agree(const qn_value_runs *other, const float *x) {
+    enum { ROWS = 11, COLS = 83 };
+    float y[ROWS], y2[ROWS], z[COLS] = {1, 2, 3}, z2[COLS] = {1, 2, 3}, v[COLS];
+    uint8_t codes[ROWS * COLS], codes2[ROWS * COLS];
+    for (size_t i = 0; i < COLS; i++) v[i] = (float)qn_rng_normal(9, 1, i);
+    qn_value_runs_plain.rows_times(x, ROWS, COLS, v, y, z);
+    other->rows_times(x, ROWS, COLS, v, y2, z2);
+    assert_memory_equal(y, y2, sizeof y);
+    assert_memory_equal(z, z2, sizeof z);
+    float a = qn_value_runs_plain.seven_bits(x, ROWS * COLS, codes);
+    float b = other->seven_bits(x, ROWS * COLS, codes2);
+    assert_true(a == b);
+    assert_memory_equal(codes, codes2, sizeof codes);
+    for (size_t i = 0; i < ROWS * COLS; i++)
+        assert_true(fabsf(x[i] - a * (float)(codes[i] - 64)) <= 0.501f * a);
+}
+
+// All builds of the loops give the same bits, and rounding is base/f16.h's.
 static void runs_agree(void **state) {
     (void)state;
     enum { N = 1003 };
-    static const qn_run_dtype dtypes[] = {QN_RUN_F32, QN_RUN_BF16, QN_RUN_F16};
-    const qn_value_runs *best = qn_value_runs_best();
-    float x[N];
-    for (uint64_t round = 0; round < 200; round++) {
-        for (size_t i = 0; i < N; i++) {
-            uint32_t bits = (uint32_t)qn_rng_u64(round, 8, i);
-            x[i] = qn_f32_from_bits(bits);
-            if (!isfinite(x[i])) x[i] = (float)i * 1e-6f;
-        }
-        qn_run_stats a, b;
-        qn_value_runs_plain.stats(x, N, &a);
-        best->stats(x, N, &b);
-        assert_memory_equal(&a, &b, sizeof a);
-        for (int d = 0; d < 3; d++)
-            for (int saturate = 0; saturate < 2; saturate++) {
-                uint8_t p[4 * N], q[4 * N];
-                qn_run_error e = {0}, f = {0};
-                qn_value_runs_plain.round(dtypes[d], x, N, saturate, p, &e);
-                best->round(dtypes[d], x, N, saturate, q, &f);
-                assert_memory_equal(p, q, N * (d == 0 ? 4 : 2));
-                assert_memory_equal(&e, &f, sizeof e);
-                for (size_t i = 0; i < N && d > 0; i++) {
-                    uint16_t h, expected = d == 1 ? qn_f32_to_bf16(x[i]) : qn_f32_to_f16(x[i]);
-                    if (d == 2 && saturate && (expected & 0x7FFF) == 0x7C00) expected--;
-                    memcpy(&h, p + 2 * i, 2);
-                    if (h != expected) fail_msg("%g: %04x, expected %04x", x[i], h, expected);
-                }
+    const qn_value_runs *list[BUILDS];
+    float x[N], small[N];
+    for (int b = 0, n = builds(list); b < n; b++)
+        for (uint64_t round = 0; round < 200; round++) {
+            for (size_t i = 0; i < N; i++) {
+                x[i] = qn_f32_from_bits((uint32_t)qn_rng_u64(round, 8, i));
+                if (!isfinite(x[i])) x[i] = (float)i * 1e-6f;
+                small[i] = (float)qn_rng_normal(round, 9, i);
             }
+            qn_run_stats s, t;
+            for (int k = 0; k < 2; k++) {
+                assert_true(qn_value_runs_plain.stats(k ? small : x, N - round, &s));
+                assert_true(list[b]->stats(k ? small : x, N - round, &t));
+                assert_memory_equal(&s, &t, sizeof s);
+            }
+            rounding_agrees(list[b], x, N);
+            products_agree(list[b], small);
+            x[round] = round % 2 ? NAN : -INFINITY;
+            assert_false(list[b]->stats(x, N, &t));
+            assert_false(list[b]->finite(x, N));
+        }
+}
+
+// The same for the search's products, and they are the products.
+static void seven_bit_rows_agree(void **state) {
+    (void)state;
+    enum { GROUPS = 3, ROWS = 16 * GROUPS, PITCH = 192 };
+    uint8_t codes[ROWS * PITCH];
+    int8_t v[PITCH];
+    float scales[ROWS], y[3][ROWS], z[3][PITCH];
+    memset(z, 0, sizeof z);
+    for (size_t i = 0; i < ROWS * PITCH; i++) codes[i] = (uint8_t)(1 + qn_rng_u64(1, 1, i) % 127);
+    for (size_t i = 0; i < PITCH; i++) v[i] = (int8_t)((int)(qn_rng_u64(1, 2, i) % 255) - 127);
+    for (size_t i = 0; i < ROWS; i++) scales[i] = (float)(1 + i % 5) * 0.01f;
+    memset(codes, 127, PITCH), memset(v, 127, PITCH / 2); // the largest sums
+    qn_seven_bit_rows s = {codes, GROUPS, PITCH, scales, v, NULL, NULL};
+    int builds = 1 + qn_cpu_found(QN_ISA_AVX2) + qn_cpu_found(QN_ISA_AVX512VNNI);
+    for (int b = 0; b < builds; b++) {
+        s.y = y[b], s.z = z[b];
+        (b == 0 ? qn_seven_bit_rows_plain
+                : b == 1 ? qn_seven_bit_rows_avx2 : qn_seven_bit_rows_vnni)(&s);
+        assert_memory_equal(y[b], y[0], sizeof y[0]);
+        assert_memory_equal(z[b], z[0], sizeof z[0]);
+    }
+    for (size_t r = 0; r < ROWS; r++) {
+        double sum = 0;
+        for (size_t c = 0; c < PITCH; c++) sum += (double)(codes[r * PITCH + c] - 64) * v[c];
+        near(y[0][r], sum * (double)scales[r], 1e-6 * fabs(sum) + 1e-12);
+    }
+    for (size_t c = 0; c < PITCH; c++) {
+        double sum = 0, size = 0;
+        for (size_t r = 0; r < ROWS; r++) {
+            double w = (double)scales[r] * (codes[r * PITCH + c] - 64);
+            sum += w * (double)y[0][r], size += fabs(w * (double)y[0][r]);
+        }
+        near(z[0][c], sum, 0.02 * size);
     }
 }
 
@@ -131,40 +253,70 @@ static void matrix_figures(void **state) {
     outer o = {500, 0.5};
     enum { ROWS = 3000 };
     double expected = 0.5 * sqrt(ROWS / 3.0 * (1 + 4 + 9)) * sqrt(250);
-    for (int threads = 1; threads <= 3; threads += 2) {
-        qn_pool *p = qn_pool_new(threads, NULL);
-        qn_matrix_stats m;
-        assert_true(qn_measure_matrix(p, outer_rows, &o, ROWS, o.cols, &m, NULL));
-        assert_int_equal(m.zero_cols, 250);
-        assert_int_equal(m.zero_rows, 0);
-        near(m.all.mean, 0.5, 1e-12);
-        double norm, tolerance;
-        float *w = malloc(ROWS * o.cols * sizeof *w);
-        outer_rows(&o, 0, ROWS, w, NULL);
-        assert_true(qn_operator_norm(p, w, ROWS, o.cols, 4, &norm, &tolerance, NULL));
-        near(norm, expected, 1e-5 * expected);
-        assert_true(tolerance < 1e-3);
-        free(w);
-        qn_pool_free(p);
+    qn_matrix_figures first = {0};
+    for (int threads = 1; threads <= 3; threads += 2)
+        for (int single = 0; single < 2; single++) {
+            qn_pool *p = qn_pool_new(threads, NULL);
+            qn_survey *s = qn_survey_new(p);
+            qn_matrix_figures m;
+            qn_matrix_source source = {ROWS, o.cols, outer_rows, &o, single, true};
+            assert_true(qn_survey_matrix(s, &source, &m, NULL));
+            assert_int_equal(m.zero_cols, 250);
+            assert_int_equal(m.zero_rows, 0);
+            near(m.all.mean, 0.5, 1e-9);
+            near(m.norm, expected, 1e-5 * expected);
+            assert_true(m.norm_tolerance >= 0 && m.norm_tolerance < 0.03);
+            if (threads == 1 && !single) first = m;
+            assert_true(m.norm == first.norm); // whatever the threads and the blocks
+            qn_survey_free(s);
+            qn_pool_free(p);
+        }
+}
+
+typedef struct noise {
+    size_t cols;
+    double spike; // added along the rank-one matrix of all ones / sqrt(cols)
+    size_t bad;   // element that is NaN, if not 0
+} noise;
+
+static bool noise_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+    (void)err;
+    const noise *o = user;
+    for (size_t i = 0; i < n * o->cols; i++) {
+        size_t at = row0 * o->cols + i;
+        out[i] = (float)(qn_rng_normal(3, 1, at) + o->spike / sqrt((double)o->cols));
+        if (o->bad && at == o->bad) out[i] = NAN;
     }
+    return true;
+}
+
+static qn_matrix_figures measured(const noise *o, size_t rows) {
+    qn_matrix_figures m;
+    qn_pool *p = qn_pool_new(2, NULL);
+    qn_survey *s = qn_survey_new(p);
+    qn_matrix_source source = {rows, o->cols, noise_rows, (void *)(uintptr_t)o, true, true};
+    assert_true(qn_survey_matrix(s, &source, &m, NULL));
+    qn_survey_free(s);
+    qn_pool_free(p);
+    return m;
 }
 
 // A square Gaussian matrix has a flat spectrum that ends near 2 sqrt(n): the hardest common case.
+// Small matrices reach their tolerance; for larger ones it is told, and it covers the distance.
 static void norm_of_noise(void **state) {
     (void)state;
-    enum { N = 400 };
-    float *w = malloc(N * N * sizeof *w);
-    for (size_t i = 0; i < N * N; i++) w[i] = (float)qn_rng_normal(3, 1, i);
-    double norm, tolerance, exact;
-    assert_true(qn_operator_norm(NULL, w, N, N, 8, &exact, &tolerance, NULL));
-    near(exact, 2 * sqrt(N), 0.03 * exact);
-    assert_true(qn_operator_norm(NULL, w, N, N, 4, &norm, &tolerance, NULL));
-    assert_true(norm <= exact * (1 + 1e-6) && norm * (1 + tolerance) >= exact);
-    near(norm, exact, 0.03 * exact);
-    w[5] = NAN; // counts as 0
-    assert_true(qn_operator_norm(NULL, w, N, N, 8, &norm, &tolerance, NULL));
-    near(norm, exact, 0.01 * exact);
-    free(w);
+    noise small = {400, 0, 0}, damaged = {400, 0, 5}, large = {1200, 0, 0}, spiked = {1200, 3, 0};
+    qn_matrix_figures m = measured(&small, 400);
+    near(m.norm, 2 * sqrt(400), 0.03 * m.norm);
+    assert_true(m.norm_tolerance < 0.01);
+    near(measured(&damaged, 400).norm, m.norm, 1e-3 * m.norm); // NaN counts as 0
+    m = measured(&large, 1200);
+    double exact = 2 * sqrt(1200);
+    assert_true(m.norm < 1.01 * exact && m.norm * (1 + m.norm_tolerance) > 0.98 * exact);
+    // A spike of s √n ends at √(n (s² + 1)² / s²) (Baik, Ben Arous & Péché 2005).
+    m = measured(&spiked, 1200);
+    near(m.norm, sqrt(1200 * 100 / 9.0), 0.01 * m.norm);
+    assert_true(m.norm_tolerance < 0.05);
 }
 
 static void logits(void **state) {
@@ -192,6 +344,7 @@ static void logits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stats_of_known_numbers), cmocka_unit_test(stats_do_not_depend_on_blocks),
+        cmocka_unit_test(stats_of_hard_numbers),  cmocka_unit_test(seven_bit_rows_agree),
         cmocka_unit_test(runs_agree),             cmocka_unit_test(differences),
         cmocka_unit_test(matrix_figures),         cmocka_unit_test(norm_of_noise),
         cmocka_unit_test(logits),

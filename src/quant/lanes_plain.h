@@ -1,0 +1,74 @@
+// Sixteen lanes, written plainly: what lanes_avx2.h and lanes_avx512.h must equal bit for bit.
+#ifndef QN_QUANT_LANES_PLAIN_H
+#define QN_QUANT_LANES_PLAIN_H
+#define QN_LANES
+
+#include <math.h>
+#include <string.h>
+
+#include "base/f16.h"
+
+typedef struct lf { // floats
+    float v[16];
+} lf;
+typedef struct li { // 32-bit integers
+    uint32_t v[16];
+} li;
+
+#define LANE_BY_LANE(type, expression)                                                             \
+    do {                                                                                           \
+        type r;                                                                                    \
+        for (int i = 0; i < 16; i++) r.v[i] = (expression);                                        \
+        return r;                                                                                  \
+    } while (0)
+
+static inline lf lf_set(float x) { LANE_BY_LANE(lf, x); }
+static inline lf lf_load(const float *x) { LANE_BY_LANE(lf, x[i]); }
+static inline void lf_store(float *x, lf a) { memcpy(x, a.v, sizeof a.v); }
+static inline lf lf_add(lf a, lf b) { LANE_BY_LANE(lf, a.v[i] + b.v[i]); }
+static inline lf lf_sub(lf a, lf b) { LANE_BY_LANE(lf, a.v[i] - b.v[i]); }
+static inline lf lf_mul(lf a, lf b) { LANE_BY_LANE(lf, a.v[i] * b.v[i]); }
+static inline lf lf_min(lf a, lf b) { LANE_BY_LANE(lf, a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+static inline lf lf_max(lf a, lf b) { LANE_BY_LANE(lf, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+static inline lf lf_abs(lf a) { LANE_BY_LANE(lf, fabsf(a.v[i])); }
+// a < b ? yes : no
+static inline lf lf_pick_below(lf a, lf b, lf yes, lf no) {
+    LANE_BY_LANE(lf, a.v[i] < b.v[i] ? yes.v[i] : no.v[i]);
+}
+// count + (a < b)
+static inline li li_count_below(li count, lf a, lf b) {
+    LANE_BY_LANE(li, count.v[i] + (a.v[i] < b.v[i]));
+}
+
+static inline li li_set(uint32_t x) { LANE_BY_LANE(li, x); }
+static inline li li_add(li a, li b) { LANE_BY_LANE(li, a.v[i] + b.v[i]); }
+static inline li li_and(li a, li b) { LANE_BY_LANE(li, a.v[i] & b.v[i]); }
+static inline li li_or(li a, li b) { LANE_BY_LANE(li, a.v[i] | b.v[i]); }
+static inline li li_shr(li a, int n) { LANE_BY_LANE(li, a.v[i] >> n); }
+static inline li li_bits(lf a) { LANE_BY_LANE(li, qn_f32_bits(a.v[i])); }
+static inline lf lf_bits(li a) { LANE_BY_LANE(lf, qn_f32_from_bits(a.v[i])); }
+static inline void li_store(uint32_t *x, li a) { memcpy(x, a.v, sizeof a.v); }
+
+// The low 16 or 8 bits of each lane.
+static inline void li_store16(uint8_t *out, li a) {
+    for (int i = 0; i < 16; i++) {
+        uint16_t h = (uint16_t)a.v[i];
+        memcpy(out + 2 * i, &h, 2);
+    }
+}
+static inline void li_store8(uint8_t *out, li a) {
+    for (int i = 0; i < 16; i++) out[i] = (uint8_t)a.v[i];
+}
+
+static inline lf lf_load_bf16(const uint8_t *x) {
+    uint16_t h[16];
+    memcpy(h, x, sizeof h);
+    LANE_BY_LANE(lf, qn_bf16_to_f32(h[i]));
+}
+static inline lf lf_load_f16(const uint8_t *x) {
+    uint16_t h[16];
+    memcpy(h, x, sizeof h);
+    LANE_BY_LANE(lf, qn_f16_to_f32(h[i]));
+}
+
+#endif

@@ -1,0 +1,31 @@
+// The largest singular value of a matrix that is streamed. The search runs on a copy in 7 bits a value
+// (rows scaled by themselves; of very large matrices every k-th 16 rows), which stays in cache: a
+// Krylov space of W^T W grown one vector at a time, Rayleigh-Ritz over all of them (Lanczos with full
+// orthogonalization; Golub & Van Loan, Matrix Computations, 10.1). The vector it finds is then put
+// through the matrix itself, which gives the value and how far it can be trusted.
+#ifndef QN_QUANT_OPERATOR_NORM_H
+#define QN_QUANT_OPERATOR_NORM_H
+
+#include "base/pool.h"
+#include "quern.h"
+
+typedef struct qn_norm qn_norm; // work space, kept from matrix to matrix
+qn_norm *qn_norm_new(qn_pool *pool);
+void qn_norm_free(qn_norm *n);
+
+bool qn_norm_begin(qn_norm *n, size_t rows, size_t cols, qn_err *err);
+// Finite rows, once each. Any thread.
+void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, const float *w);
+
+// y = W x [rows], z = W^T y [cols], of the matrix itself; or of every `every`-th 16 rows of it only.
+typedef bool (*qn_norm_pass_fn)(void *user, size_t every, const float *x, float *y, float *z,
+                                qn_err *err);
+
+// *tolerance is how far, relatively, the residual ‖W^T W x − λ x‖ says *norm may be off. Matrices of
+// up to 2^20 values go on to 1e-3, and *norm is never too large but for rounding. For larger ones the
+// search has 6 to 4 steps, and its vector is put through every 16th 16 rows: they correct the norm,
+// and what they differ by is in the tolerance. If the copy lacks rows, all rows are used instead.
+bool qn_norm_find(qn_norm *n, qn_norm_pass_fn pass, void *user, double *norm, double *tolerance,
+                  qn_err *err);
+
+#endif
