@@ -38,6 +38,8 @@ bool qn_writer_add(qn_writer *w, const void *data, size_t n, qn_err *err); // bu
 uint64_t qn_writer_size(const qn_writer *w); // bytes added so far
 // Overwrites bytes already added (a header whose contents are known last).
 bool qn_writer_put_at(qn_writer *w, uint64_t at, const void *data, size_t n, qn_err *err);
+// Room for n bytes more, which put_at fills: from any thread, until something else is added.
+bool qn_writer_reserve(qn_writer *w, uint64_t n, qn_err *err);
 bool qn_writer_commit(qn_writer *w, qn_err *err); // w must still be freed
 void qn_writer_free(qn_writer *w);
 bool qn_file_write(const char *path, const void *data, size_t n, qn_err *err); // all of it, so

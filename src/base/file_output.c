@@ -202,6 +202,13 @@ bool qn_writer_put_at(qn_writer *w, uint64_t at, const void *data, size_t n, qn_
     return true;
 }
 
+bool qn_writer_reserve(qn_writer *w, uint64_t n, qn_err *err) {
+    if (!flush(w, err)) return false;
+    if (lseek(w->fd, (off_t)n, SEEK_CUR) < 0) return cannot("write", w->path, errno, err);
+    w->flushed += n;
+    return true;
+}
+
 bool qn_writer_commit(qn_writer *w, qn_err *err) {
     if (!qn_maps_unchanged(err)) return false;
     if (!flush(w, err)) return false;

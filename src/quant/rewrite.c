@@ -1,11 +1,12 @@
 // The one loop behind convert, repair and pad: produce a tensor block by block, measure and round it
-// while it is in cache, write it; then prove the result and give it its name. Memory: the largest
-// produced tensor as stored, and the work space of a survey.
+// and write it while it is in cache; then prove the result and give it its name. Memory: a block a
+// thread and the work space of a survey.
 #include "quant/rewrite.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -23,6 +24,7 @@
 
 #define DEFAULT_SHARD ((uint64_t)5000000000)
 #define STEP ((size_t)16 << 20) // bytes written between two looks at the progress
+#define KEPT ((size_t)1 << 20)  // values
 
 qn_out_tensor *qn_rewrite_add(qn_rewrite *r, const char *name) {
     if (r->n_tensors == r->cap_tensors) {
@@ -76,13 +78,19 @@ typedef struct run {
     qn_pool *pool;
     qn_survey *survey;
     qn_shards *shards;
-    uint8_t *stored; // the tensor as it will be stored, or a part of it: cap_stored bytes
-    size_t cap_stored;
+    uint8_t *stage; // STEP bytes, for rows as stored
+    struct out {    // per thread: a block as stored
+        uint8_t *bytes;
+        size_t cap;
+    } *out;
+    float *kept; // a small tensor's values, for its norm; else they are produced again
     const qn_out_tensor *t;
     size_t rows, cols, n;
     rounded *parts; // per block
     qn_err *errs;   // per thread
-    uint64_t done, total; // bytes
+    _Atomic uint64_t done; // bytes
+    uint64_t total;
+    atomic_bool stop;
     uint64_t n_saturated;
     bool allclose;
 } run;
@@ -100,12 +108,12 @@ static qn_run_dtype run_dtype(qn_dtype d) {
     return d == QN_DT_F32 ? QN_RUN_F32 : d == QN_DT_BF16 ? QN_RUN_BF16 : QN_RUN_F16;
 }
 
-static void round_block(run *u, rounded *p, const float *x, size_t from, size_t n) {
+static void round_block(run *u, rounded *p, const float *x, size_t from, size_t n, uint8_t *out) {
     const qn_value_runs *runs = qn_value_runs_best();
     size_t width = qn_dtype_bytes(u->t->dtype);
     for (size_t i = 0; i < n; i += QN_RUN)
         runs->round(run_dtype(u->t->dtype), x + i, n - i < QN_RUN ? n - i : QN_RUN, u->r->saturate,
-                    u->stored + (from + i) * width, &p->error);
+                    out + i * width, &p->error);
     if (p->error.n_overflow == 0) return;
     size_t i = 0;
     while (fabsf(x[i]) < 65520) i++;
@@ -113,22 +121,45 @@ static void round_block(run *u, rounded *p, const float *x, size_t from, size_t 
     p->value = x[i];
 }
 
-static void produce_block(void *ctx, size_t b, int thread) {
-    run *u = ctx;
-    size_t row0, n = qn_survey_block(u->survey, b, &row0);
-    float *x = qn_survey_buffer(u->survey, thread);
-    if (u->errs[thread].code || !u->t->rows(u->t->user, row0, n, x, &u->errs[thread])) return;
-    qn_survey_look(u->survey, b, x, thread);
-    round_block(u, &u->parts[b], x, row0 * u->cols, n * u->cols);
+static uint8_t *out_of(run *u, int thread, size_t bytes) {
+    struct out *o = &u->out[thread];
+    if (bytes > o->cap) {
+        free(o->bytes);
+        o->bytes = qn_alloc(bytes);
+        o->cap = bytes;
+    }
+    return o->bytes;
 }
 
-// Rows as stored, for the operator norm.
-static bool stored_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+// The calling thread tells how far all have come, and whether to go on.
+static bool told(run *u, uint64_t bytes, int thread, qn_err *err) {
+    uint64_t done = atomic_fetch_add(&u->done, bytes) + bytes;
+    if (thread > 0 || !u->r->progress) return true;
+    if (u->r->progress(u->r->progress_user, u->r->command, done, u->total)) return true;
+    atomic_store(&u->stop, true);
+    return qn_fail(err, QN_CANCELLED, "%s: stopped", u->r->command);
+}
+
+static void produce_block(void *ctx, size_t b, int thread) {
+    run *u = ctx;
+    qn_err *err = &u->errs[thread];
+    size_t row0, n = qn_survey_block(u->survey, b, &row0), width = qn_dtype_bytes(u->t->dtype);
+    size_t from = row0 * u->cols, values = n * u->cols;
+    float *x = qn_survey_buffer(u->survey, thread);
+    if (err->code || atomic_load(&u->stop) || !u->t->rows(u->t->user, row0, n, x, err)) return;
+    qn_survey_look(u->survey, b, x, thread);
+    if (u->kept) memcpy(u->kept + from, x, values * sizeof *x);
+    uint8_t *out = out_of(u, thread, values * width);
+    round_block(u, &u->parts[b], x, from, values, out);
+    if (qn_shards_put(u->shards, from * width, out, values * width, err))
+        told(u, values * width, thread, err);
+}
+
+// Rows once more, for the operator norm.
+static bool rows_again(void *user, size_t row0, size_t n, float *out, qn_err *err) {
     const run *u = user;
-    (void)err;
-    size_t width = qn_dtype_bytes(u->t->dtype);
-    qn_value_runs_best()->widen(run_dtype(u->t->dtype), u->stored + row0 * u->cols * width,
-                                n * u->cols, out);
+    if (!u->kept) return u->t->rows(u->t->user, row0, n, out, err);
+    memcpy(out, u->kept + row0 * u->cols, n * u->cols * sizeof *out);
     return true;
 }
 
@@ -154,12 +185,8 @@ static bool merge_rounding(const run *u, size_t blocks, qn_tensor_figures *f, qn
 }
 
 static bool show(run *u, uint64_t bytes, qn_err *err) {
-    u->done += bytes;
-    if (!u->t->rows) qn_maps_touched(bytes); // copied out of the source's mapping
-    if (!u->r->progress ||
-        u->r->progress(u->r->progress_user, u->r->command, u->done, u->total))
-        return true;
-    return qn_fail(err, QN_CANCELLED, "%s: stopped", u->r->command);
+    qn_maps_touched(bytes); // copied out of the source's mapping
+    return told(u, bytes, 0, err);
 }
 
 // inf and nan are damage: a folder that carries them on would pass for a right one.
@@ -181,11 +208,13 @@ static bool found_nonfinite(run *u, uint64_t at, qn_err *err) {
 
 static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
     qn_matrix_figures m = {0};
-    const qn_matrix_source source = {u->rows, u->cols, stored_rows, u, true,
-                                     u->t->n_dims > 1 && u->rows > 1};
-    if (!qn_survey_begin(u->survey, &source, err)) return false;
+    bool norm = u->t->n_dims > 1 && u->rows > 1;
+    const qn_matrix_source source = {u->rows, u->cols, rows_again, u, false, norm};
+    if (!qn_survey_begin(u->survey, &source, err) || !qn_shards_reserve(u->shards, err))
+        return false;
     size_t blocks = qn_survey_blocks(u->survey);
     u->parts = QN_NEW_ARRAY(rounded, blocks);
+    u->kept = norm && u->n <= KEPT ? qn_alloc(u->n * sizeof *u->kept) : NULL;
     qn_pool_run(u->pool, blocks, produce_block, u);
     bool ok = !failed(u, err) && merge_rounding(u, blocks, f, err) &&
               qn_survey_end(u->survey, &m, err);
@@ -194,15 +223,9 @@ static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
     f->norm = m.norm;
     f->norm_tolerance = m.norm_tolerance;
     free(u->parts);
-    return ok;
-}
-
-static bool write_stored(run *u, const uint8_t *bytes, size_t n, qn_err *err) {
-    for (size_t at = 0; at < n; at += STEP) {
-        size_t step = n - at < STEP ? n - at : STEP;
-        if (!qn_shards_add(u->shards, bytes + at, step, err) || !show(u, step, err)) return false;
-    }
-    return true;
+    free(u->kept);
+    u->kept = NULL;
+    return ok && qn_shards_release(u->shards, err);
 }
 
 static bool write_rows(run *u, qn_tensor_figures *f, qn_err *err) {
@@ -210,7 +233,6 @@ static bool write_rows(run *u, qn_tensor_figures *f, qn_err *err) {
     if (u->t->source && u->t->source->scheme &&
         !qn_measure_codes(u->pool, u->t->source, &f->codes, err))
         return false;
-    if (!write_stored(u, u->stored, u->n * qn_dtype_bytes(u->t->dtype), err)) return false;
     u->n_saturated += f->n_overflow;
     u->allclose &= f->n_not_close == 0;
     return true;
@@ -235,13 +257,13 @@ static bool finite_bytes(run *u, const uint8_t *bytes, size_t n, uint64_t at, qn
 // Rows as they will be stored, a stage full at a time.
 static bool write_raw(run *u, qn_err *err) {
     size_t pitch = u->cols * qn_dtype_bytes(u->t->dtype);
-    size_t step = pitch ? u->cap_stored / pitch : u->rows;
+    size_t step = pitch ? STEP / pitch : u->rows;
     if (step == 0) return qn_fail(err, QN_LIMIT, "tensor %s: a row of %zu bytes", u->t->name, pitch);
     for (size_t row = 0; row < u->rows; row += step) {
         size_t n = u->rows - row < step ? u->rows - row : step;
-        if (!u->t->raw(u->t->user, row, n, u->stored, err) ||
-            !finite_bytes(u, u->stored, n * u->cols, row * u->cols, err) ||
-            !qn_shards_add(u->shards, u->stored, n * pitch, err) || !show(u, n * pitch, err))
+        if (!u->t->raw(u->t->user, row, n, u->stage, err) ||
+            !finite_bytes(u, u->stage, n * u->cols, row * u->cols, err) ||
+            !qn_shards_add(u->shards, u->stage, n * pitch, err) || !show(u, n * pitch, err))
             return false;
     }
     return true;
@@ -277,24 +299,24 @@ static bool write_tensor(run *u, const qn_out_tensor *t, json_t *list, qn_err *e
 
 static bool run_init(run *u, qn_err *err) {
     u->allclose = true;
-    u->cap_stored = STEP;
     for (size_t i = 0; i < u->r->n_tensors; i++) {
         const qn_out_tensor *t = &u->r->tensors[i];
         size_t n = rows_of(t) * cols_of(t);
-        size_t bytes = n * qn_dtype_bytes(t->dtype);
-        u->total += bytes;
-        if (t->rows && bytes > u->cap_stored) u->cap_stored = bytes;
+        u->total += n * qn_dtype_bytes(t->dtype);
     }
     u->pool = qn_pool_new(u->r->n_threads, err);
     if (!u->pool) return false;
     u->errs = QN_NEW_ARRAY(qn_err, (size_t)qn_pool_threads(u->pool));
     u->survey = qn_survey_new(u->pool);
-    u->stored = qn_big_alloc(u->cap_stored, "the largest tensor", err);
-    return u->stored != NULL;
+    u->out = QN_NEW_ARRAY(struct out, (size_t)qn_pool_threads(u->pool));
+    u->stage = qn_big_alloc(STEP, "write buffer", err);
+    return u->stage != NULL;
 }
 
 static void run_done(run *u) {
-    qn_big_free(u->stored, u->cap_stored);
+    qn_big_free(u->stage, STEP);
+    for (int i = 0; u->out && i < qn_pool_threads(u->pool); i++) free(u->out[i].bytes);
+    free(u->out);
     qn_survey_free(u->survey);
     free(u->errs);
     qn_pool_free(u->pool);

@@ -31,6 +31,7 @@ struct qn_shards {
     size_t shard;    // being written
     size_t next;     // tensor being filled
     uint64_t left;   // of its bytes
+    uint64_t reserved_at; // where they begin in the file, between reserve and release
     qn_writer *out;
 };
 
@@ -228,6 +229,25 @@ bool qn_shards_add(qn_shards *s, const void *data, size_t n, qn_err *err) {
         if (!advance(s, err)) return false;
     }
     return true;
+}
+
+bool qn_shards_reserve(qn_shards *s, qn_err *err) {
+    if (!s->n_shards && !start(s, err)) return false;
+    if (s->next >= s->n || s->left != s->list[s->next].bytes)
+        return qn_fail(err, QN_USAGE, "no whole tensor is left to be written");
+    s->reserved_at = qn_writer_size(s->out);
+    return qn_writer_reserve(s->out, s->left, err);
+}
+
+bool qn_shards_put(qn_shards *s, uint64_t at, const void *data, size_t n, qn_err *err) {
+    if (at > s->left || n > s->left - at)
+        return qn_fail(err, QN_USAGE, "tensor %s: bytes beyond its end", s->list[s->next].name);
+    return qn_writer_put_at(s->out, s->reserved_at + at, data, n, err);
+}
+
+bool qn_shards_release(qn_shards *s, qn_err *err) {
+    s->left = 0;
+    return advance(s, err);
 }
 
 // ---- the index ----

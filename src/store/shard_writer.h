@@ -14,6 +14,10 @@ qn_shards *qn_shards_new(const char *dir, const char *base, uint64_t shard_bytes
 bool qn_shards_declare(qn_shards *s, const char *name, qn_dtype dtype, const size_t *shape,
                        int n_dims, qn_err *err);
 bool qn_shards_add(qn_shards *s, const void *data, size_t n, qn_err *err); // next bytes in order
+// Or the next tensor whole: reserve it, put its bytes in any order from any thread, release it.
+bool qn_shards_reserve(qn_shards *s, qn_err *err);
+bool qn_shards_put(qn_shards *s, uint64_t at, const void *data, size_t n, qn_err *err);
+bool qn_shards_release(qn_shards *s, qn_err *err);
 bool qn_shards_finish(qn_shards *s, qn_err *err); // all bytes must have been added
 void qn_shards_free(qn_shards *s);
 // One standalone file (dumps): the same, to exactly this path, renamed when complete.
