@@ -443,6 +443,9 @@ static void add_sample(sample *a, const qn_second *s) {
         for (size_t col = 0; col < s->cols; col += along) {
             size_t g = s->g_idx ? (size_t)number(s->g_idx, col) : col / s->group;
             int stored = field(s->zeros, g * s->zeros->shape[1], 1, row, s->bits);
+            // The ends of the range: groups of one sign; all ones is also v1's way to write 0.
+            int most = (1 << s->bits) - 1;
+            if (stored == most || (s->bits > 2 && (stored == 0 || stored == most - 1))) continue;
             double d = field(s->w, row, s->rows, col, s->bits) - stored;
             a->n++;
             a->sum += d;

@@ -142,4 +142,4 @@ def padded_alike(folder, padded):
         if int((b != 0).sum()) != int((a != 0).sum()):
             return f"{name}: {int((b != 0).sum() - (a != 0).sum())} padded values are not 0"
     more = zero_scales(padded) - zero_scales(folder)
-    return f"{more} scales of 0 were added" if more else ""
+    return f"{more} scales of 0 were added" if more > 0 else ""

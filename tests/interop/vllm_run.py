@@ -31,13 +31,13 @@ CASES = [
     ("converted bf16", f"{QUANTIZED}/awq-gemm-g128", ["convert", "--dtype", "bf16"], "float32", 1e-3),
     ("converted f16", f"{QUANTIZED}/fp8-block", ["convert", "--dtype", "f16"], "float32", 1e-3),
     ("converted f32", "tests/data/families/qwen3", ["convert", "--dtype", "f32"], "float32", 1e-3),
-    ("converted f32", "tests/data/tiny-qwen3.5", ["convert", "--dtype", "f32"], "float32", 1e-3),
     ("padded, tail", "models/tiny-qwen3", ["pad", "--tp", "8"], "float32", 1e-3),
     ("padded, interleaved", "models/tiny-qwen3", ["pad", "--tp", "8", "--layout", "interleave"],
      "float32", 1e-3),
     ("repaired (signed view)", f"{QUANTIZED}/broken-signed-view", ["repair"], "float32", 1e-3),
     ("repaired (label), GPTQ", f"{QUANTIZED}/gptq-int4-mislabelled", ["repair"], "bfloat16", 0.1),
-    ("padded, GPTQ int4", f"{QUANTIZED}/gptq-int4-g128", ["pad", "--tp", "8"], "bfloat16", 0.1),
+    ("padded, GPTQ int4", "tests/data/thirdparty/gptqmodel-w4g128", ["pad", "--tp", "4"],
+     "bfloat16", 0.1),
     ("padded, AWQ", f"{QUANTIZED}/awq-gemm-g128", ["pad", "--tp", "8"], "bfloat16", 0.1),
 ]
 

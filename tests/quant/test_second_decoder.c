@@ -177,15 +177,16 @@ static void an_index_of_minus_ones(void **state) {
 }
 
 // Codes scatter around zero points that vary, so the content shows how zeros are stored, whatever
-// the label says.
-static void zeros_and_codes(part p[3], unsigned less) {
+// the label says. Every `one_sided`-th output has codes above the zero point 0 only.
+static void zeros_and_codes(part p[3], unsigned less, size_t one_sided) {
     uint32_t *q = calloc(32 * 64, 4), *z = calloc(2 * 8, 4);
     for (size_t g = 0; g < 2; g++)
         for (size_t o = 0; o < 64; o++) {
-            uint32_t zero = 4 + noise(g * 64 + o) % 8;
-            z[g * 8 + o / 8] |= (zero - less) << 4 * (o % 8);
+            bool above = one_sided && o % one_sided == 0;
+            uint32_t zero = above ? 0 : 4 + noise(g * 64 + o) % 8;
+            z[g * 8 + o / 8] |= ((zero - less) & 15u) << 4 * (o % 8);
             for (size_t i = 0; i < 128; i++) {
-                uint32_t code = zero - 3 + noise(1000 + (g * 128 + i) * 64 + o) % 7;
+                uint32_t code = (above ? 3 : zero) - 3 + noise(1000 + (g * 128 + i) * 64 + o) % 7;
                 q[(g * 16 + i / 8) * 64 + o] |= code << 4 * (i % 8);
             }
         }
@@ -197,12 +198,21 @@ static void zeros_and_codes(part p[3], unsigned less) {
 static void labels_that_lie_about_zeros(void **state) {
     (void)state;
     part p[3];
-    zeros_and_codes(p, 0);
+    zeros_and_codes(p, 0, 0);
     both_agree(p, 3, "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, "
                "\"sym\": false, \"checkpoint_format\": \"gptq\"}", "gptq_v2", 128);
-    zeros_and_codes(p, 1);
+    zeros_and_codes(p, 1, 0);
     both_agree(p, 3, "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, "
                "\"sym\": false, \"checkpoint_format\": \"gptq_v2\"}", "gptq", 128);
+}
+
+// Stored as 15, a zero point 0 must not make a right label look like a lie.
+static void zero_points_of_zero(void **state) {
+    (void)state;
+    part p[3];
+    zeros_and_codes(p, 1, 16);
+    both_agree(p, 3, "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, "
+               "\"sym\": false, \"checkpoint_format\": \"gptq\"}", "gptq", 128);
 }
 
 int main(void) {
@@ -210,7 +220,7 @@ int main(void) {
         cmocka_unit_test(gemv_that_looks_like_gptq), cmocka_unit_test(gemv_with_one_group),
         cmocka_unit_test(a_short_last_group),        cmocka_unit_test(a_narrow_packed_matrix),
         cmocka_unit_test(blocks_of_their_own_size),  cmocka_unit_test(an_index_of_minus_ones),
-        cmocka_unit_test(labels_that_lie_about_zeros),
+        cmocka_unit_test(labels_that_lie_about_zeros), cmocka_unit_test(zero_points_of_zero),
     };
     qn_log_set_quiet(true);
     return cmocka_run_group_tests(tests, NULL, NULL);
