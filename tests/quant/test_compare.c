@@ -37,8 +37,9 @@ static size_t count(const tensor *t) {
 
 static void put(uint8_t *out, qn_dtype dtype, float x) {
     uint16_t half = dtype == QN_DT_BF16 ? qn_f32_to_bf16(x) : qn_f32_to_f16(x);
-    int32_t narrow = (int32_t)x;
-    int64_t wide = (int64_t)x;
+    bool integer = dtype == QN_DT_I32 || dtype == QN_DT_I64;
+    int32_t narrow = integer ? (int32_t)x : 0;
+    int64_t wide = narrow;
     double real = (double)x;
     const void *from = dtype == QN_DT_F32   ? (const void *)&x
                        : dtype == QN_DT_F64 ? (const void *)&real

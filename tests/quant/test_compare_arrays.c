@@ -228,8 +228,8 @@ static void archives_are_read(void **state) {
 
 static void archives_are_refused(void **state) {
     (void)state;
-    static const entry text[] = {dump[1], {"README.txt", NULL, "hello", 5}};
-    static const entry wrong[] = {dump[1], {"meta.npy", NULL, "hello, world", 12}};
+    static const entry text[] = {{"logits.npy", LOGITS}, {"README.txt", NULL, "hello", 5}};
+    static const entry wrong[] = {{"logits.npy", LOGITS}, {"meta.npy", NULL, "hello, world", 12}};
     static const entry strange[] = {{"arr_0.npy", LOGITS}, {"arr_1.npy", LOGITS}};
     static const struct {
         const entry *list;
