@@ -453,9 +453,10 @@ static void add_sample(sample *a, const qn_second *s) {
         }
 }
 
+static bool is_packed(const qn_tensor *t) { return qn_str_ends(t->name, ".qweight"); }
+
 // The GPTQ matrix that `t` (….qweight) belongs to, if its zeros vary.
 static bool varies(const qn_ckpt *c, const qn_tensor *t, qn_second *s) {
-    if (!qn_str_ends(t->name, ".qweight")) return false;
     char *prefix = qn_strndup(t->name, strlen(t->name) - strlen(".qweight"));
     *s = (qn_second){.w = part(c, prefix, "qweight"), .scales = part(c, prefix, "scales"),
                      .zeros = part(c, prefix, "qzeros")};
@@ -469,10 +470,12 @@ static bool varies(const qn_ckpt *c, const qn_tensor *t, qn_second *s) {
 // Weights are centred on zero, so the mean of code - stored is 0 where the zeros themselves are
 // stored and 1 where one was taken off.
 int qn_second_zero_offset(const qn_ckpt *c) {
-    size_t n = qn_ckpt_n_tensors(c), step = 1 + n / 256; // some 64 matrices of a large model
+    size_t n = qn_ckpt_n_tensors(c), packed = 0, k = 0;
+    for (size_t i = 0; i < n; i++) packed += is_packed(qn_ckpt_tensor(c, i));
     sample a = {0};
-    for (size_t i = 0; i < n; i += step) {
+    for (size_t i = 0; i < n; i++) { // some 64 matrices of a large model
         qn_second s;
+        if (!is_packed(qn_ckpt_tensor(c, i)) || k++ % (1 + packed / 64)) continue;
         if (varies(c, qn_ckpt_tensor(c, i), &s)) add_sample(&a, &s);
     }
     if (a.n < 4096) return -1;

@@ -215,12 +215,32 @@ static void zero_points_of_zero(void **state) {
                "\"sym\": false, \"checkpoint_format\": \"gptq\"}", "gptq", 128);
 }
 
+// However many tensors lie around them, the packed ones are found.
+static void packed_tensors_among_many(void **state) {
+    (void)state;
+    enum { MORE = 600 };
+    part *p = calloc(MORE + 3, sizeof *p);
+    char names[MORE][16];
+    zeros_and_codes(p, 0, 0);
+    for (int i = 0; i < MORE; i++) { // in the file's order, a is before w
+        snprintf(names[i], sizeof names[i], "a.%d.bias", i);
+        p[3 + i] = (part){names[i], QN_DT_F32, 4, 0, same_words(4, 0)};
+    }
+    part first = p[0];
+    p[0] = p[4];
+    p[4] = first; // not at a round place
+    both_agree(p, MORE + 3, "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128, "
+               "\"sym\": false, \"checkpoint_format\": \"gptq\"}", "gptq_v2", 128);
+    free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemv_that_looks_like_gptq), cmocka_unit_test(gemv_with_one_group),
         cmocka_unit_test(a_short_last_group),        cmocka_unit_test(a_narrow_packed_matrix),
         cmocka_unit_test(blocks_of_their_own_size),  cmocka_unit_test(an_index_of_minus_ones),
         cmocka_unit_test(labels_that_lie_about_zeros), cmocka_unit_test(zero_points_of_zero),
+        cmocka_unit_test(packed_tensors_among_many),
     };
     qn_log_set_quiet(true);
     return cmocka_run_group_tests(tests, NULL, NULL);
