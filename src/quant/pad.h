@@ -15,7 +15,8 @@ typedef enum qn_pad_layout {
 
 typedef struct qn_pad_options {
     int tp;                // devices
-    size_t group_size;     // 0: the checkpoint's, or 128 for a float one
+    size_t group_size;     // 0: the checkpoint's, or 128 for a float one; must be a multiple of
+                           // the groups that a quantized down_proj is stored in
     qn_pad_layout layout;
     uint64_t shard_bytes;
     bool overwrite;
