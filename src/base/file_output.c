@@ -209,6 +209,14 @@ bool qn_writer_reserve(qn_writer *w, uint64_t n, qn_err *err) {
     return true;
 }
 
+void qn_writer_start_sync(qn_writer *w, uint64_t at, uint64_t n) {
+#ifdef SYNC_FILE_RANGE_WRITE
+    if (w->temporary) (void)sync_file_range(w->fd, (off64_t)at, (off64_t)n, SYNC_FILE_RANGE_WRITE);
+#else
+    (void)w, (void)at, (void)n;
+#endif
+}
+
 bool qn_writer_commit(qn_writer *w, qn_err *err) {
     if (!qn_maps_unchanged(err)) return false;
     if (!flush(w, err)) return false;

@@ -67,10 +67,21 @@ static inline void li_store(uint32_t *x, li a) {
     _mm256_storeu_si256((__m256i *)(x + 8), a.b);
 }
 
+static inline li li_f16(lf a) {
+    const int nearest = _MM_FROUND_TO_NEAREST_INT;
+    return (li){_mm256_cvtepu16_epi32(_mm256_cvtps_ph(a.a, nearest)),
+                _mm256_cvtepu16_epi32(_mm256_cvtps_ph(a.b, nearest))};
+}
+
 static inline __m256i low_halves(li a) { // 16 values of 16 bits, in order
     const __m256i mask = _mm256_set1_epi32(0xFFFF);
     __m256i p = _mm256_packus_epi32(_mm256_and_si256(a.a, mask), _mm256_and_si256(a.b, mask));
     return _mm256_permute4x64_epi64(p, 0xD8);
+}
+static inline lf lf_f16(li a) {
+    __m256i h = low_halves(a);
+    return (lf){_mm256_cvtph_ps(_mm256_castsi256_si128(h)),
+                _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1))};
 }
 static inline void li_store16(uint8_t *out, li a) {
     _mm256_storeu_si256((__m256i *)out, low_halves(a));

@@ -37,6 +37,10 @@ static inline li li_shr(li a, int n) { return _mm512_srli_epi32(a, (unsigned)n);
 static inline li li_bits(lf a) { return _mm512_castps_si512(a); }
 static inline lf lf_bits(li a) { return _mm512_castsi512_ps(a); }
 static inline void li_store(uint32_t *x, li a) { _mm512_storeu_si512(x, a); }
+static inline li li_f16(lf a) {
+    return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline lf lf_f16(li a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
 static inline void li_store16(uint8_t *out, li a) {
     _mm256_storeu_si256((__m256i *)out, _mm512_cvtepi32_epi16(a));
 }

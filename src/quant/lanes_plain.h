@@ -49,6 +49,10 @@ static inline li li_bits(lf a) { LANE_BY_LANE(li, qn_f32_bits(a.v[i])); }
 static inline lf lf_bits(li a) { LANE_BY_LANE(lf, qn_f32_from_bits(a.v[i])); }
 static inline void li_store(uint32_t *x, li a) { memcpy(x, a.v, sizeof a.v); }
 
+// Rounded to nearest even as f16, in the low 16 bits.
+static inline li li_f16(lf a) { LANE_BY_LANE(li, qn_f32_to_f16(a.v[i])); }
+static inline lf lf_f16(li a) { LANE_BY_LANE(lf, qn_f16_to_f32((uint16_t)a.v[i])); }
+
 // The low 16 or 8 bits of each lane.
 static inline void li_store16(uint8_t *out, li a) {
     for (int i = 0; i < 16; i++) {

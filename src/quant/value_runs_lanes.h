@@ -163,22 +163,6 @@ static inline li round_bf16(lf x) {
     return li_and(li_add(li_add(u, li_set(0x7FFF)), even), li_set(0xFFFF0000));
 }
 
-// f16, as the float that a reader will see. Normal numbers keep 10 fraction bits; below 2^-14 the
-// unit is 2^-24, which is what adding and taking away 0.5 rounds to.
-static inline lf round_f16(lf a) {
-    li u = li_bits(a), even = li_and(li_shr(u, 13), li_set(1));
-    li normal = li_and(li_add(li_add(u, li_set(0xFFF)), even), li_set(0xFFFFE000));
-    lf tiny = lf_sub(lf_add(a, lf_set(0.5f)), lf_set(0.5f));
-    return lf_pick_below(a, lf_set(0x1p-14f), tiny, lf_bits(normal));
-}
-
-// Bits of f16 for a float that is an f16 number and not negative.
-static inline li bits_f16(lf a) {
-    li normal = li_add(li_shr(li_bits(a), 13), li_set(0u - (112u << 10)));
-    li tiny = li_add(li_bits(lf_add(a, lf_set(0.5f))), li_set(0u - 0x3F000000u));
-    return li_bits(lf_pick_below(a, lf_set(0x1p-14f), lf_bits(tiny), lf_bits(normal)));
-}
-
 typedef struct lane_error {
     lf max_abs, abs_sum;
     li not_close, overflow;
@@ -202,12 +186,12 @@ static inline void round_lanes(qn_run_dtype dtype, const float *x, bool saturate
         li_store16(out, li_shr(r, 16));
         return;
     }
-    lf r = round_f16(a);
-    e->overflow = li_count_below(e->overflow, lf_set(65535.0f), r);
-    r = lf_pick_below(r, lf_set(65536.0f), r, lf_set(saturate ? 65504.0f : 65536.0f));
-    take_error(e, a, r, a);
-    li sign = li_shr(li_and(li_bits(v), li_set(0x80000000u)), 16);
-    li_store16(out, li_or(bits_f16(r), sign));
+    const lf most = lf_set(65504.0f);
+    e->overflow = li_count_below(e->overflow, lf_set(0x1.ffdffep15f), a); // 65520 rounds up to inf
+    lf kept = saturate ? lf_max(lf_min(v, most), lf_sub(lf_set(0), most)) : v;
+    li h = li_f16(kept);
+    take_error(e, v, lf_f16(h), a);
+    li_store16(out, h);
 }
 
 static void lanes_round(qn_run_dtype dtype, const float *x, size_t n, bool saturate, uint8_t *out,

@@ -246,6 +246,7 @@ bool qn_shards_put(qn_shards *s, uint64_t at, const void *data, size_t n, qn_err
 }
 
 bool qn_shards_release(qn_shards *s, qn_err *err) {
+    qn_writer_start_sync(s->out, s->reserved_at, s->left);
     s->left = 0;
     return advance(s, err);
 }
