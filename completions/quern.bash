@@ -32,12 +32,12 @@ _quern() {
         chat) options="--prompt -p --file -f --system --image --think --no-think --temperature --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed --stop --ignore-eos --max-tokens -n --threads --precision --weights --max-num-batched-tokens --max-num-seqs --max-model-len --kv-cache-memory-bytes --speculative-config --json --quiet -q --help -h" ;;
         dump) options="--prompt -p --file -f --tokens --output -o --hidden --mtp --image --threads --precision --weights --max-num-batched-tokens --max-num-seqs --max-model-len --kv-cache-memory-bytes --speculative-config --json --quiet -q --help -h" ;;
         bench) options="--prompt -p --generate -n --batch -b --context --repeat --load-format --threads --precision --weights --max-num-batched-tokens --max-num-seqs --max-model-len --kv-cache-memory-bytes --speculative-config --json --quiet -q --help -h" ;;
-        check) options="--against --forward --tensors --group-size --threads --json --quiet -q --help -h" ;;
-        compare) options="--html --cosine --max-abs --top1 --threads --json --quiet -q --help -h" ;;
+        check) options="--against --forward --tensors --group-size --precision --threads --json --quiet -q --help -h" ;;
+        compare) options="--html --cosine --max-abs --top1 --precision --threads --json --quiet -q --help -h" ;;
         eval) options="--text --context --stride --tail --reference --threads --precision --weights --max-num-batched-tokens --max-num-seqs --max-model-len --kv-cache-memory-bytes --speculative-config --json --quiet -q --help -h" ;;
-        convert) options="--dtype --saturate --keep-extra --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
+        convert) options="--dtype --saturate --keep-extra --as-is --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
         repair) options="--group-size --reference --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
-        pad) options="--tp --group-size --layout --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
+        pad) options="--tp --group-size --layout --as-is --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
         help) options="--json --quiet -q --help -h" ;;
     esac
     if [[ $cur == -* ]]; then

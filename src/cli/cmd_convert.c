@@ -13,6 +13,7 @@ static qn_convert_dtype dtype_of(const char *name) {
 static int run(const qn_args *a, qn_err *err) {
     qn_progress bar = {0};
     qn_convert_options o = {.overwrite = qn_args_has(a, "overwrite"),
+                            .as_is = qn_args_has(a, "as-is"),
                             .saturate = qn_args_has(a, "saturate"),
                             .keep_extra = qn_args_has(a, "keep-extra"),
                             .n_threads = qn_args_threads(a), .progress = qn_progress_show,
@@ -36,6 +37,7 @@ static const qn_option options[] = {
     {.name = "to", .kind = QN_OPT_CHOICE, .value = "gguf|gptq|awq|ct"},
     {.name = "saturate", .help = "clamp values that f16 cannot hold instead of refusing them"},
     {.name = "keep-extra", .help = "carry over tensors that the architecture does not know"},
+    {.name = "as-is", .help = "go on although weights look signed-view or zero-offset (see check)"},
     {0},
 };
 

@@ -13,6 +13,7 @@ static int run(const qn_args *a, qn_err *err) {
                         .group_size = (size_t)qn_args_int(a, "group-size", 0),
                         .layout = interleave ? QN_PAD_INTERLEAVE : QN_PAD_TAIL,
                         .overwrite = qn_args_has(a, "overwrite"),
+                        .as_is = qn_args_has(a, "as-is"),
                         .n_threads = qn_args_threads(a), .progress = qn_progress_show,
                         .user = &bar};
     if (!qn_args_has(a, "tp"))
@@ -31,6 +32,7 @@ static const qn_option options[] = {
      .help = "inputs per scale (default: the checkpoint's, or 128 for a float one)"},
     {.name = "layout", .kind = QN_OPT_CHOICE, .value = "tail|interleave",
      .help = "zeros at the end (default), or spread as official Qwen2-72B files have them"},
+    {.name = "as-is", .help = "go on although weights look signed-view or zero-offset (see check)"},
     {0},
 };
 

@@ -215,6 +215,9 @@ bool qn_expected_matches(const qn_expected *e, const qn_weight *w, qn_err *err) 
     const size_t logical[] = {w->rows, w->cols};
     const size_t *shape = w->scheme ? logical : w->parts[0]->shape;
     int n = w->scheme ? 2 : w->parts[0]->n_dims;
+    if (!w->scheme && !qn_dtype_is_float(w->parts[0]->dtype))
+        return qn_fail(err, QN_INPUT, "tensor %s: dtype is %s, expected floats, or codes with their "
+                       "scales", e->name, qn_dtype_name(w->parts[0]->dtype));
     if (same_shape(e, shape, n)) return true;
     qn_buf text = {0};
     add_shape(&text, shape, n);

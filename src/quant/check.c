@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/progress.h"
+#include "base/str.h"
 #include "quant/check_tensor.h"
 #include "quant/forward_range.h"
 #include "quant/source_model.h"
@@ -61,20 +62,73 @@ static void understand(check *c) {
     c->known = true;
 }
 
+// Whether something is known to be wrong with the parts of this weight, so that its absence as a
+// whole is a consequence: "x.weight" of "x.qweight", "x.scales" and so on.
+static bool explained(const check *c, const char *name) {
+    size_t stem = strlen(name) - (qn_str_ends(name, ".weight") ? strlen("weight") : 0);
+    for (size_t i = 0; i < qn_ckpt_n_damages(c->ckpt); i++) {
+        const char *tensor = qn_ckpt_damage(c->ckpt, i)->tensor;
+        if (tensor && strncmp(tensor, name, stem) == 0) return true;
+    }
+    return false;
+}
+
+// A file that could not be read says nothing about the tensors it holds.
+static bool file_unread(const check *c) {
+    for (size_t i = 0; i < qn_ckpt_n_damages(c->ckpt); i++)
+        if (!qn_ckpt_damage(c->ckpt, i)->tensor) return true;
+    return false;
+}
+
 static void compare_with_layout(check *c) {
+    bool unread = file_unread(c);
+    size_t hidden = 0;
     for (size_t i = 0; i < c->layout.n; i++) {
         const qn_expected *e = &c->layout.tensors[i];
         const qn_weight *w = qn_ckpt_weight(c->ckpt, e->name);
         qn_err err = {0};
-        if (!w)
+        if (!w && unread)
+            hidden++;
+        else if (!w && !explained(c, e->name))
             qn_problem_add(&c->problems, QN_ERROR, "missing-tensor", e->name, i,
                            "%s expects it", c->config.architecture);
-        else if (!qn_expected_matches(e, w, &err))
+        else if (w && !qn_expected_matches(e, w, &err))
             qn_problem_add(&c->problems, QN_ERROR, "shape-mismatch", e->name, i, "%s", err.text);
     }
+    if (hidden)
+        qn_problem_add(&c->problems, QN_ERROR, "missing-tensor", NULL, 0,
+                       "%zu tensors that %s expects are not in what could be read", hidden,
+                       c->config.architecture);
+}
+
+static const qn_weight *embedding(const check *c) {
+    for (size_t i = 0; i < c->layout.n; i++)
+        if (c->layout.tensors[i].role == QN_ROLE_EMBED)
+            return qn_ckpt_weight(c->ckpt, c->layout.tensors[i].name);
+    return NULL;
+}
+
+static bool same_bytes(const qn_weight *a, const qn_weight *b) {
+    const qn_tensor *s = a->parts[0], *t = b->parts[0];
+    return !a->scheme && !b->scheme && s->data && t->data && s->dtype == t->dtype &&
+           s->bytes == t->bytes && memcmp(s->data, t->data, s->bytes) == 0;
+}
+
+static bool judge_tied_head(check *c, const qn_weight *w, size_t order) {
+    const qn_weight *e = embedding(c);
+    if (!e || !c->config.tie_word_embeddings || strcmp(w->name, "lm_head.weight") != 0)
+        return false;
+    qn_problem_add(&c->problems, QN_WARNING, "unexpected-tensor", w->name, order,
+                   same_bytes(e, w)
+                       ? "a copy of the embedding, to which config.json ties the head (harmless; "
+                         "convert leaves it out)"
+                       : "config.json ties the head to the embedding, but this head differs from "
+                         "it; most loaders ignore it without a word");
+    return true;
 }
 
 static void judge_unexpected(check *c, const qn_weight *w, size_t order) {
+    if (judge_tied_head(c, w, order)) return;
     bool bias = qn_str_ends(w->name, ".bias"), zero = bias && qn_weight_all_zero(w);
     if (bias)
         qn_problem_add(&c->problems, zero ? QN_WARNING : QN_ERROR, "invented-bias", w->name, order,
@@ -184,27 +238,48 @@ static size_t group_of_model(const check *c) {
     return 1;
 }
 
+// What tp devices cannot share, as words behind a comma; nothing when all is well. Heads of keys may
+// be fewer than devices: engines then repeat them.
+static void add_obstacles(const qn_config *g, size_t group, size_t tp, qn_buf *b) {
+    const struct width {
+        const char *name;
+        size_t n, unit;
+    } widths[] = {{"intermediate_size", g->intermediate_size, group},
+                  {"moe_intermediate_size", g->moe_intermediate_size, group},
+                  {"num_attention_heads", g->num_attention_heads, 1}};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        const struct width *w = &widths[i];
+        if (w->n % (w->unit * tp) == 0) continue;
+        qn_buf_addf(b, "%s%s %zu", b->n ? ", " : "", w->name, w->n);
+        if (w->unit > 1) qn_buf_addf(b, " in groups of %zu", w->unit);
+    }
+    size_t kv = g->num_key_value_heads;
+    if (kv && kv % tp != 0 && tp % kv != 0)
+        qn_buf_addf(b, "%snum_key_value_heads %zu", b->n ? ", " : "", kv);
+}
+
 static void judge_parallel(check *c) {
     const qn_config *g = &c->config;
     size_t group = group_of_model(c);
-    size_t width = g->intermediate_size ? g->intermediate_size : g->moe_intermediate_size;
     json_t *o = json_object();
-    char bad[64] = "";
     for (int tp = 2; tp <= 8; tp *= 2) {
-        bool heads = g->num_attention_heads % (size_t)tp == 0, whole = true;
+        qn_buf b = {0};
         char key[8];
-        whole = width % (group * (size_t)tp) == 0 &&
-                (!g->moe_intermediate_size ||
-                 g->moe_intermediate_size % (group * (size_t)tp) == 0);
+        add_obstacles(g, group, (size_t)tp, &b);
         snprintf(key, sizeof key, "%d", tp);
-        json_object_set_new(o, key, json_boolean(heads && whole));
-        if (!whole) snprintf(bad + strlen(bad), sizeof bad - strlen(bad), " %d", tp);
+        json_object_set_new(o, key, json_boolean(b.n == 0));
+        if (b.n) {
+            bool pads = strstr(b.data, "intermediate_size") != NULL;
+            bool heads = strstr(b.data, "heads") != NULL;
+            qn_problem_add(&c->problems, QN_WARNING, "tp-indivisible", NULL, (size_t)tp,
+                           "%d devices cannot share %s%s", tp, b.data,
+                           pads && heads ? " (`quern pad` helps with the intermediate size only)"
+                           : pads        ? " (`quern pad` helps)"
+                                         : " (padding does not help)");
+        }
+        qn_buf_done(&b);
     }
     json_object_set_new(c->summary, "tp_divisible", o);
-    if (bad[0])
-        qn_problem_add(&c->problems, QN_WARNING, "tp-indivisible", NULL, 0,
-                       "intermediate size %zu in groups of %zu cannot be shared by%s devices "
-                       "(`quern pad` helps)", width, group, bad);
 }
 
 static void add_model(check *c) {

@@ -190,6 +190,18 @@ static bool check_codes(qn_pool *pool, const qn_check_tensor *t, json_t *entry,
 
 // ---- verdicts ----
 
+// Values that f16 has no normal numbers for lose digits or become 0. A few are in every matrix; as
+// f16 already they have lost what they had to lose.
+static void judge_underflow(const qn_check_tensor *t, const qn_stats *s, qn_problems *problems) {
+    double n = (double)(s->n - s->n_nonfinite - s->n_zero);
+    if (n == 0 || (!t->w->scheme && t->w->parts[0]->dtype == QN_DT_F16)) return;
+    if ((double)s->n_vanishing < 1e-3 * n && (double)s->n_subnormal < 0.1 * n) return;
+    qn_problem_add(problems, QN_WARNING, "fp16-range", t->w->name, t->order,
+                   "%.3g %% of its values are below f16's normal numbers, %llu of %llu become 0 as "
+                   "f16", 100 * (double)s->n_subnormal / n, (unsigned long long)s->n_vanishing,
+                   (unsigned long long)s->n);
+}
+
 static void judge_values(const qn_check_tensor *t, const qn_matrix_figures *m, size_t cols,
                          qn_problems *problems) {
     const qn_stats *s = &m->all;
@@ -203,6 +215,7 @@ static void judge_values(const qn_check_tensor *t, const qn_matrix_figures *m, s
         qn_problem_add(problems, QN_WARNING, "fp16-range", t->w->name, t->order,
                        "%llu values are beyond 65504 and become infinite as f16",
                        (unsigned long long)s->n_overflow);
+    judge_underflow(t, s, problems);
     double std = qn_stats_std(s), top = fmax(fabs(s->min), fabs(s->max));
     bool matrix = t->expected && (t->expected->role == QN_ROLE_LINEAR ||
                                   t->expected->role == QN_ROLE_EXPERTS);
@@ -302,7 +315,8 @@ json_t *qn_check_one(qn_pool *pool, qn_survey *survey, qn_check_tensor *t, qn_pr
     size_t cols = qn_weight_columns(t->w), rows = qn_weight_count(t->w) / cols;
     read r = {t->w, cols, rows};
     qn_matrix_figures m;
-    qn_matrix_source source = {rows, cols, rows_of, &r, t->w->scheme == NULL, floats && rows > 1};
+    qn_matrix_source source = {rows, cols, rows_of, &r, t->w->scheme == NULL,
+                               floats && (t->w->scheme || t->w->parts[0]->n_dims > 1)};
     bool ok = qn_survey_matrix(survey, &source, &m, err);
     if (ok) report_values(&m, entry);
     if (ok && floats) judge_values(t, &m, cols, problems);

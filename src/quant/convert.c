@@ -58,7 +58,7 @@ static bool stays_f32(const qn_expected *e, const qn_weight *w) {
 static void add_weight(qn_rewrite *r, const qn_source_model *m, const qn_weight *w,
                        qn_dtype dtype) {
     const qn_expected *e = qn_layout_find(&m->layout, w->name);
-    if (!w->scheme && !qn_dtype_is_float(w->parts[0]->dtype)) {
+    if (!w->scheme && !qn_dtype_is_float(w->parts[0]->dtype)) { // an extra one that is kept
         qn_rewrite_copy(r, w->parts[0])->source = w;
         return;
     }
@@ -101,7 +101,8 @@ bool qn_convert(const char *model, const char *out, const qn_convert_options *o,
                     .progress = o->progress, .progress_user = o->user};
     r.user = &r;
     r.notes = json_array();
-    bool ok = qn_source_model_open(&m, model, o->keep_extra, r.notes, err);
+    bool ok = qn_source_model_open(&m, model, o->keep_extra, r.notes, err) &&
+              qn_source_model_sound(&m, o->n_threads, o->as_is, r.notes, err);
     if (ok) {
         r.source = m.ckpt;
         r.config = plain_config(qn_ckpt_config(m.ckpt), torch_name(o->dtype));

@@ -12,6 +12,7 @@ typedef struct qn_convert_options {
     qn_convert_dtype dtype;
     uint64_t shard_bytes; // 0: 5 GB
     bool overwrite, saturate, keep_extra;
+    bool as_is; // also a source whose codes were read wrongly
     int n_threads;
     qn_progress_fn progress;
     void *user;

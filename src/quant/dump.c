@@ -32,6 +32,8 @@ typedef struct dump {
     picture *pictures;
     size_t patch_dim;
     bool done, failed;
+    const char *broken;  // "logits" or "mtp.logits", once one was not finite
+    size_t broken_at;    // its position
     qn_err err;
 } dump;
 
@@ -161,9 +163,22 @@ static bool probe_fail(dump *d, const char *name, size_t position, size_t n) {
                    "the model's description", name, position, n);
 }
 
+static bool all_finite(const float *x, size_t n) {
+    float probe = 0; // inf * 0 and nan * 0 are nan
+    for (size_t i = 0; i < n; i++) probe += x[i] * 0;
+    return probe == 0;
+}
+
+static void watch(dump *d, const char *name, size_t position, const float *x, size_t n) {
+    if (d->broken || all_finite(x, n)) return;
+    d->broken = name;
+    d->broken_at = position;
+}
+
 static bool put_logits(dump *d, size_t position, const float *data, size_t n) {
     if (n != d->v || position != d->n_logits) return probe_fail(d, "logits", position, n);
     d->n_logits++;
+    watch(d, "logits", position, data, n);
     if (!qn_shards_add(d->file, data, n * sizeof *data, &d->err)) d->failed = true;
     if (!d->failed && d->o->progress &&
         !d->o->progress(d->o->user, "computing", d->n_logits, d->t)) {
@@ -181,6 +196,7 @@ static void on_probe(void *user, const char *name, size_t position, const float 
     } else if (strcmp(name, "mtp.logits") == 0 && d->mtp) {
         if (n != d->v) probe_fail(d, name, position, n);
         else if (position + 1 < d->t) memcpy(d->mtp + position * d->v, data, n * sizeof *data);
+        watch(d, "mtp.logits", position, data, n);
     } else if (qn_str_starts(name, "hidden.") && d->hidden) {
         bool final = strcmp(name + 7, "final") == 0;
         size_t i = final ? d->n_hidden - 1 : (size_t)strtoul(name + 7, NULL, 10);
@@ -245,6 +261,24 @@ static bool finish(dump *d, qn_err *err) {
     return ok && qn_shards_finish(d->file, err);
 }
 
+// The file is complete, but nobody should take it for a sound model's: where it broke, in the order
+// of the computation.
+static bool sound(const dump *d, const char *path, qn_err *err) {
+    for (size_t i = 0; d->hidden && i < d->n_hidden; i++)
+        for (size_t t = 0; t < d->t; t++) {
+            const float *x = d->hidden + (i * d->t + t) * d->h;
+            char name[32];
+            if (all_finite(x, d->h)) continue;
+            hidden_name(d, i, name);
+            return qn_fail(err, QN_NONFINITE, "%s: %s holds a value that is not finite at position "
+                           "%zu, before all others (%s is written)", d->info->path, name, t, path);
+        }
+    if (!d->broken) return true;
+    return qn_fail(err, QN_NONFINITE, "%s: %s holds a value that is not finite at position %zu (%s "
+                   "is written; --hidden tells the layer)", d->info->path, d->broken,
+                   d->broken_at, path);
+}
+
 bool qn_dump_write(const qn_model *m, qn_engine *e, const char *path, const qn_dump_options *o,
                    qn_err *err) {
     const qn_model_info *info = qn_model_get_info(m);
@@ -257,7 +291,7 @@ bool qn_dump_write(const qn_model *m, qn_engine *e, const char *path, const qn_d
     if (ok && o->mtp)
         ok = allocate(&d.mtp, &d.mtp_bytes, d.t - 1, d.v, "draft logits", err);
     ok = ok && (d.file = qn_shards_new_file(path, NULL, err)) != NULL && declare_all(&d, err) &&
-         compute(&d, e, err) && finish(&d, err);
+         compute(&d, e, err) && finish(&d, err) && sound(&d, path, err);
     dump_done(&d);
     return ok;
 }

@@ -86,9 +86,16 @@ static double largest_eigenvalue(double a[MOST][MOST], int n, double *vector) {
     double u[MOST][MOST] = {{0}};
     int best = 0;
     for (int i = 0; i < n; i++) u[i][i] = 1;
-    for (int sweep = 0; sweep < 12; sweep++)
+    double all = 0, off = 1;
+    for (int i = 0; i < n * n; i++) all += a[i / n][i % n] * a[i / n][i % n];
+    for (int sweep = 0; sweep < 12 && off > 1e-26 * all; sweep++) {
+        off = 0;
         for (int p = 0; p < n; p++)
-            for (int q = p + 1; q < n; q++) rotate(a, u, n, p, q);
+            for (int q = p + 1; q < n; q++) {
+                off += a[p][q] * a[p][q];
+                rotate(a, u, n, p, q);
+            }
+    }
     for (int i = 1; i < n; i++)
         if (a[i][i] > a[best][best]) best = i;
     for (int i = 0; i < n; i++) vector[i] = u[i][best];

@@ -19,7 +19,7 @@ enum { PARTS = 16, ROWS = QN_SEVEN_ROWS };
 #define MEDIUM ((size_t)1 << 24)
 #define MOST_CODES ((size_t)64 << 20) // bytes of the 7-bit copy
 #define MOST_COLUMNS ((size_t)131072) // 127 · 127 · columns stays below 2^31
-#define GOOD 1e-3
+#define GOOD 1e-4
 #define SAMPLE ((size_t)16) // every so many groups of 16 rows
 
 struct qn_norm {
@@ -157,12 +157,9 @@ static bool search(qn_norm *n, qn_err *err) {
     int steps = values <= SMALL ? QN_KRYLOV_MOST : values <= MEDIUM ? 6 : 4;
     if (!qn_krylov_begin(&n->space, n->n_groups * ROWS, n->cols, steps, err)) return false;
     start_vector(qn_krylov_v(&n->space), n->cols);
-    double before = 0;
     for (int step = 0; step < steps && to_integers(qn_krylov_v(&n->space), n->cols); step++) {
         search_pass(n);
-        double lambda = qn_krylov_add(&n->space);
-        if (step >= 2 && lambda - before < 1e-5 * lambda) break;
-        before = lambda;
+        qn_krylov_add(&n->space);
         if (!qn_krylov_next(&n->space)) break;
     }
     return true;

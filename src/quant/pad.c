@@ -309,7 +309,9 @@ bool qn_pad(const char *model, const char *out, const qn_pad_options *o, json_t 
                     .shard_bytes = o->shard_bytes, .n_threads = o->n_threads,
                     .progress = o->progress, .progress_user = o->user, .notes = json_array()};
     *report = NULL;
-    bool ok = qn_source_model_open(&m, model, false, r.notes, err) && read_label(&p, err) &&
+    bool ok = qn_source_model_open(&m, model, false, r.notes, err) &&
+              qn_source_model_sound(&m, o->n_threads, o->as_is, r.notes, err) &&
+              read_label(&p, err) &&
               find_sizes(&p, err) && write_padded(&r, &p, report, err);
     qn_label_done(&p.label);
     free_jobs(&r);

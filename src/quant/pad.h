@@ -20,6 +20,7 @@ typedef struct qn_pad_options {
     qn_pad_layout layout;
     uint64_t shard_bytes;
     bool overwrite;
+    bool as_is; // also a source whose codes were read wrongly
     int n_threads;
     qn_progress_fn progress;
     void *user;

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "quant/wrong_codes.h"
 
 static bool plain_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
     (void)err;
@@ -137,4 +138,60 @@ void qn_source_model_close(qn_source_model *m) {
     qn_config_done(&m->config);
     qn_ckpt_free(m->ckpt);
     *m = (qn_source_model){0};
+}
+
+// ---- wrongly read codes ----
+
+typedef struct suspects {
+    const qn_source_model *m;
+    qn_wrong_finding *findings; // per weight
+} suspects;
+
+static void suspect_one(void *ctx, size_t i, int thread) {
+    (void)thread;
+    suspects *s = ctx;
+    const qn_weight *w = s->m->weights[i];
+    const qn_expected *e = qn_layout_find(&s->m->layout, w->name);
+    if (w->scheme || w->parts[0]->n_dims < 2 || !qn_dtype_is_float(w->parts[0]->dtype)) return;
+    if (e && e->role != QN_ROLE_LINEAR && e->role != QN_ROLE_EXPERTS && e->role != QN_ROLE_HEAD)
+        return;
+    if (!qn_wrong_codes_find(w, 0, &s->findings[i], NULL)) s->findings[i].kind = QN_RIGHT;
+}
+
+static bool judge(const suspects *s, bool as_is, json_t *notes, qn_err *err) {
+    static const char *const names[QN_N_WRONG] = {"", "signed-view", "zero-offset"};
+    const char *path = qn_ckpt_path(s->m->ckpt);
+    size_t n = 0, first = 0;
+    bool certain = false;
+    for (size_t i = 0; i < s->m->n_weights; i++) {
+        const qn_wrong_finding *f = &s->findings[i];
+        if (f->kind == QN_RIGHT) continue;
+        if (n++ == 0 || (f->certain && !certain)) first = i;
+        certain |= f->certain;
+    }
+    if (n == 0) return true;
+    const qn_wrong_finding *f = &s->findings[first];
+    if (certain && !as_is)
+        return qn_fail(err, QN_INPUT, "%s: tensor %s is %s, expected right values (%zu such "
+                       "matrices; `quern check` shows the evidence, `quern repair` undoes it, "
+                       "--as-is carries it over)", path, s->m->weights[first]->name,
+                       names[f->kind], n);
+    char text[1024];
+    snprintf(text, sizeof text, "%zu matrices of the source look %s (%s first) and were carried "
+             "over as they are: `quern check` shows the evidence", n, names[f->kind],
+             s->m->weights[first]->name);
+    note(notes, text);
+    return true;
+}
+
+bool qn_source_model_sound(const qn_source_model *m, int n_threads, bool as_is, json_t *notes,
+                           qn_err *err) {
+    qn_pool *pool = qn_pool_new(n_threads, err);
+    if (!pool) return false;
+    suspects s = {m, QN_NEW_ARRAY(qn_wrong_finding, m->n_weights)};
+    qn_pool_run(pool, m->n_weights, suspect_one, &s);
+    bool ok = judge(&s, as_is, notes, err);
+    free(s.findings);
+    qn_pool_free(pool);
+    return ok;
 }

@@ -22,6 +22,12 @@ bool qn_source_model_open(qn_source_model *m, const char *model, bool keep_extra
                           qn_err *err);
 void qn_source_model_close(qn_source_model *m); // {0} or half-open is fine
 
+// Refuses (QN_INPUT) float weights that were certainly made from codes read wrongly (wrong_codes.h): a
+// new folder would pass for a right one. as_is: goes on. What is noted, and what is suspected only,
+// goes into notes and to stderr.
+bool qn_source_model_sound(const qn_source_model *m, int n_threads, bool as_is, json_t *notes,
+                           qn_err *err);
+
 // Whether a plain weight holds nothing but zeros (an invented bias that does no harm).
 bool qn_weight_all_zero(const qn_weight *w);
 

@@ -68,23 +68,49 @@ typedef struct run_sums {
     uint64_t n_small; // magnitude below 2^-14, zeros included
 } run_sums;
 
+// The mean of some values, not at equal distances: those would be of one column.
 static float run_pivot(const float *x, size_t n) {
+    enum { SOME = 32 };
     double s = 0;
-    for (size_t k = 0; k < 16; k++) s += (double)x[k * n / 16];
-    return (float)(s / 16);
+    size_t part = n / SOME;
+    for (size_t k = 0; k < SOME; k++)
+        s += (double)(part ? x[k * part + k * 11 % part] : x[k * n / SOME]);
+    return (float)(s / SOME);
 }
 
-static void sum_lanes(const float *x, size_t whole, run_sums *s) {
+// Float sums are kept short: eight vectors, then four of those, then double.
+enum { PIECE = 128, PATCH = 4 * PIECE };
+
+typedef struct power_sums {
+    lf s1, s2, s3, s4;
+} power_sums;
+
+static inline void add_sums(power_sums *to, const power_sums *from) {
+    to->s1 = lf_add(to->s1, from->s1), to->s2 = lf_add(to->s2, from->s2);
+    to->s3 = lf_add(to->s3, from->s3), to->s4 = lf_add(to->s4, from->s4);
+}
+
+static inline power_sums no_sums(void) {
+    return (power_sums){lf_set(0), lf_set(0), lf_set(0), lf_set(0)};
+}
+
+// Sums of one patch; whole is a multiple of 16.
+static void sum_patch(const float *x, size_t whole, run_sums *s) {
     const lf pivot = lf_set(s->pivot), limit = lf_set(0x1p-14f);
     lf min = lf_set(x[0]), max = min, least = lf_set(INFINITY);
-    lf s1 = lf_set(0), s2 = s1, s3 = s1, s4 = s1;
     li small = li_set(0);
-    for (size_t i = 0; i < whole; i += 16) {
-        lf v = lf_load(x + i), a = lf_abs(v), d = lf_sub(v, pivot), d2 = lf_mul(d, d);
-        min = lf_min(v, min), max = lf_max(v, max), least = lf_min(a, least);
-        small = li_count_below(small, a, limit);
-        s1 = lf_add(s1, d), s2 = lf_add(s2, d2);
-        s3 = lf_add(s3, lf_mul(d2, d)), s4 = lf_add(s4, lf_mul(d2, d2));
+    power_sums all = no_sums();
+    for (size_t at = 0; at < whole; at += PIECE) {
+        power_sums p = no_sums();
+        size_t end = whole - at < PIECE ? whole : at + PIECE;
+        for (size_t i = at; i < end; i += 16) {
+            lf v = lf_load(x + i), a = lf_abs(v), d = lf_sub(v, pivot), d2 = lf_mul(d, d);
+            min = lf_min(v, min), max = lf_max(v, max), least = lf_min(a, least);
+            small = li_count_below(small, a, limit);
+            p.s1 = lf_add(p.s1, d), p.s2 = lf_add(p.s2, d2);
+            p.s3 = lf_add(p.s3, lf_mul(d2, d)), p.s4 = lf_add(p.s4, lf_mul(d2, d2));
+        }
+        add_sums(&all, &p);
     }
     float lo[16], hi[16], near[16];
     lf_store(lo, min), lf_store(hi, max), lf_store(near, least);
@@ -93,8 +119,14 @@ static void sum_lanes(const float *x, size_t whole, run_sums *s) {
         s->max = hi[i] > s->max ? hi[i] : s->max;
         s->least = near[i] < s->least ? near[i] : s->least;
     }
-    s->s1 = lf_joined(s1), s->s2 = lf_joined(s2), s->s3 = lf_joined(s3), s->s4 = lf_joined(s4);
-    s->n_small = li_joined(small);
+    s->s1 += lf_joined(all.s1), s->s2 += lf_joined(all.s2);
+    s->s3 += lf_joined(all.s3), s->s4 += lf_joined(all.s4);
+    s->n_small += li_joined(small);
+}
+
+static void sum_lanes(const float *x, size_t whole, run_sums *s) {
+    for (size_t i = 0; i < whole; i += PATCH)
+        sum_patch(x + i, whole - i < PATCH ? whole - i : PATCH, s);
 }
 
 static void sum_rest(const float *x, size_t n, run_sums *s) {
