@@ -207,6 +207,8 @@ static int run(const qn_args *a, qn_err *err) {
                             .page = qn_args_has(a, "html"), .n_threads = qn_args_threads(a),
                             .progress = qn_progress_show, .user = &bar};
     json_t *report = NULL;
+    if (qn_args_precision(a, QN_EXACT) != QN_EXACT)
+        qn_note("compare computes exactly; --precision fast changes nothing");
     bool ok = qn_compare(qn_args_at(a, 0), qn_args_at(a, 1), &o, &report, err);
     qn_progress_clear_line();
     if (!ok) return -1;
@@ -230,6 +232,8 @@ static const qn_option options[] = {
      .help = "largest absolute error that is ok (default 0.001)"},
     {.name = "top1", .kind = QN_OPT_REAL, .value = "X", .lo = 0, .hi = 1,
      .help = "least share of positions with the same likeliest token (default 1)"},
+    {.name = "precision", .kind = QN_OPT_CHOICE, .value = "exact|fast",
+     .help = "exact, always: fast changes nothing here"},
     {.name = "threads", .kind = QN_OPT_INT, .value = "N", .help = "cores to use (default: all)",
      .lo = 1, .hi = 1024},
     {0},

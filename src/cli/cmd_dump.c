@@ -1,11 +1,13 @@
 // `quern dump`: logits and hidden states of a prompt as safetensors.
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/err.h"
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/str.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
@@ -35,6 +37,15 @@ static bool dump(const qn_args *a, qn_session *s, const qn_image_list *images, q
     return ok;
 }
 
+// What reads a dump knows it by its name. A device or pipe takes what it is given.
+static bool is_safetensors(const char *path, qn_err *err) {
+    struct stat st;
+    if (qn_str_ends(path, ".safetensors")) return true;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) return true; // a folder cannot be written
+    return qn_fail(err, QN_USAGE, "-o %s: a dump is a safetensors file, expected a name that ends in "
+                   ".safetensors", path);
+}
+
 static int run(const qn_args *a, qn_err *err) {
     qn_session s;
     qn_image_list images = {0};
@@ -42,7 +53,7 @@ static int run(const qn_args *a, qn_err *err) {
     const char *const *paths = qn_args_list(a, "image", &n);
     if (!qn_args_has(a, "output"))
         return qn_fail(err, QN_USAGE, "no output is given, expected -o FILE.safetensors") - 1;
-    bool ok = true;
+    bool ok = is_safetensors(qn_args_text(a, "output", ""), err);
     for (size_t i = 0; ok && i < n; i++) ok = qn_images_add(&images, paths[i], err);
     const qn_session_options how = {.precision = QN_EXACT, .seqs = 1, .no_prefix_cache = true,
                                     .text_only = n == 0};

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -86,6 +87,15 @@ void qn_out_end_line(void) {
     if (last != '\n' && qn_out_is_terminal()) qn_out_add("\n", 1);
 }
 
+size_t qn_out_width(void) {
+    struct winsize w;
+    const char *columns = getenv("COLUMNS");
+    long n = columns ? strtol(columns, NULL, 10) : 0;
+    if (n <= 0 && !qn_out_is_terminal()) return 0;
+    if (n <= 0) n = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 ? w.ws_col : 0;
+    return n <= 0 ? 80 : n < 40 ? 40 : (size_t)n;
+}
+
 // ---- tables ----
 
 static bool is_wide(int32_t c) {
@@ -101,8 +111,8 @@ static bool is_combining(int32_t c) {
            (c >= 0x20D0 && c <= 0x20FF) || (c >= 0xFE00 && c <= 0xFE0F);
 }
 
-size_t qn_text_width(const char *s) {
-    size_t width = 0, n = strlen(s);
+static size_t width_of(const char *s, size_t n) {
+    size_t width = 0;
     while (n > 0) {
         int32_t c;
         size_t k = qn_utf8_next(s, n, &c);
@@ -111,6 +121,28 @@ size_t qn_text_width(const char *s) {
         n -= k;
     }
     return width;
+}
+
+size_t qn_text_width(const char *s) { return width_of(s, strlen(s)); }
+
+void qn_out_wrapped(const char *text, size_t at, size_t hang) {
+    size_t width = qn_out_width();
+    bool fresh = true; // nothing stands in this line yet but its indent
+    while (*text) {
+        size_t n = strcspn(text, " "), w = width_of(text, n);
+        if (!fresh && width && at + 1 + w > width) {
+            qn_out_addf("\n%*s", (int)hang, "");
+            at = hang;
+            fresh = true;
+        }
+        if (!fresh) qn_out_add(" ", 1), at++;
+        qn_out_add(text, n);
+        at += w;
+        fresh = false;
+        text += n;
+        while (*text == ' ') text++;
+    }
+    qn_out_add("\n", 1);
 }
 
 void qn_table_add(qn_table *t, const char *cell) {
@@ -130,11 +162,20 @@ void qn_table_addf(qn_table *t, const char *fmt, ...) {
     qn_table_add(t, text);
 }
 
-static void print_row(const qn_table *t, size_t row, const size_t *widths, int indent) {
-    size_t cols = strlen(t->align), owed = (size_t)indent; // blanks are printed before a cell only
+// Which of the columns are shown, all of them if NULL, and how wide they are.
+typedef struct view {
+    const bool *shown;
+    const size_t *widths;
+    size_t cols;
+    int indent;
+} view;
+
+static void print_row(const qn_table *t, size_t row, const view *v) {
+    size_t cols = v->cols, owed = (size_t)v->indent; // blanks are printed before a cell only
     for (size_t j = 0; j < cols && row * cols + j < t->n; j++) {
+        if (v->shown && !v->shown[j]) continue;
         const char *cell = t->cells[row * cols + j];
-        size_t pad = widths[j] - qn_text_width(cell);
+        size_t pad = v->widths[j] - qn_text_width(cell);
         if (t->align[j] == '>') owed += pad;
         if (*cell) {
             qn_out_addf("%*s%s", (int)owed, "", cell);
@@ -145,18 +186,79 @@ static void print_row(const qn_table *t, size_t row, const size_t *widths, int i
     qn_out_add("\n", 1);
 }
 
-void qn_table_print(qn_table *t, int indent) {
-    size_t cols = strlen(t->align), *widths = qn_calloc(cols + 1, sizeof *widths);
+static size_t *widths_of(const qn_table *t, size_t cols) {
+    size_t *widths = qn_calloc(cols + 1, sizeof *widths);
     for (size_t i = 0; i < t->n; i++) {
         size_t w = qn_text_width(t->cells[i]);
         if (w > widths[i % cols]) widths[i % cols] = w;
     }
-    for (size_t row = 0; row * cols < t->n; row++) print_row(t, row, widths, indent);
+    return widths;
+}
+
+static void empty_table(qn_table *t) {
     for (size_t i = 0; i < t->n; i++) free(t->cells[i]);
     free(t->cells);
-    free(widths);
     t->cells = NULL;
     t->n = t->cap = 0;
+}
+
+void qn_table_print(qn_table *t, int indent) {
+    size_t cols = strlen(t->align), *widths = widths_of(t, cols);
+    const view v = {NULL, widths, cols, indent};
+    for (size_t row = 0; row * cols < t->n; row++) print_row(t, row, &v);
+    free(widths);
+    empty_table(t);
+}
+
+// Whether all rows below the heading have the same cell in column j.
+static bool is_uniform(const qn_table *t, size_t cols, size_t j) {
+    for (size_t i = cols + j; i < t->n; i += cols)
+        if (strcmp(t->cells[i], t->cells[cols + j]) != 0) return false;
+    return true;
+}
+
+// What every row says is said once. todo: the columns that are left.
+static void print_uniform(const qn_table *t, size_t cols, int indent, bool *todo) {
+    qn_buf line = {0};
+    size_t rows = t->n / cols - 1;
+    for (size_t j = 1; j < cols; j++) {
+        todo[j] = !is_uniform(t, cols, j) || (rows == 1 && *t->cells[cols + j]);
+        if (todo[j] || !*t->cells[cols + j]) continue;
+        qn_buf_addf(&line, "%s %s: %s", line.n ? ";" : "all rows —", t->cells[j],
+                    t->cells[cols + j]);
+    }
+    if (line.n) {
+        qn_out_addf("%*s", indent, "");
+        qn_out_wrapped(line.data, (size_t)indent, (size_t)indent + 4);
+    }
+    qn_buf_done(&line);
+}
+
+void qn_table_print_fitted(qn_table *t, int indent) {
+    size_t cols = strlen(t->align), *widths = widths_of(t, cols), left = 0, width = qn_out_width();
+    bool *todo = qn_calloc(2 * cols, sizeof *todo), *shown = todo + cols;
+    const view v = {shown, widths, cols, indent};
+    if (!width) width = 100;
+    print_uniform(t, cols, indent, todo);
+    for (size_t j = 1; j < cols; j++) left += todo[j];
+    for (bool first = true; left > 0 || first; first = false) {
+        size_t used = (size_t)indent + widths[0], taken = 0;
+        for (size_t j = 0; j < cols; j++) {
+            shown[j] = j == 0 || (todo[j] && (!taken || used + 2 + widths[j] <= width));
+            if (j == 0 || !todo[j]) continue;
+            if (!shown[j]) break; // columns keep their order
+            used += 2 + widths[j];
+            todo[j] = false;
+            taken++;
+        }
+        left -= taken;
+        if (!first) qn_out_add("\n", 1);
+        for (size_t row = 0; row * cols < t->n; row++) print_row(t, row, &v);
+        memset(shown, 0, cols * sizeof *shown);
+    }
+    free(todo);
+    free(widths);
+    empty_table(t);
 }
 
 void qn_format_bytes(double bytes, char out[32]) {
@@ -178,25 +280,67 @@ void qn_format_count(uint64_t count, char out[32]) {
 
 // ---- trees ----
 
+// Keys whose names alone say too little, and what their numbers are.
+static const struct words {
+    const char *key, *label, *unit;
+} words[] = {
+    {"gb_s", "read speed", "GB/s"},
+    {"seconds", "time", "s"},
+    {"allclose_1e3", "allclose at 1e-3", NULL},
+    {"seed", "seed", "id"}, // a name, not a count
+    {"tp_divisible", "can be shared by devices", NULL},
+    {"nonfinite", "values not finite", NULL},
+    {"mlp_max_relative_difference", "largest relative difference", NULL},
+};
+
+static const struct words *words_of(const char *key) {
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcmp(words[i].key, key) == 0) return &words[i];
+    return NULL;
+}
+
+static char *quantity_text(double x, const char *unit) {
+    if (strcmp(unit, "s") == 0) return x < 0.01 ? qn_strdup("< 0.01 s") : qn_strf("%.3g s", x);
+    return x < 0.1 ? qn_strf("%.3g MB/s", 1000 * x) : qn_strf("%.3g GB/s", x);
+}
+
 static char *scalar_text(const char *key, const json_t *v) {
     char text[32];
+    const struct words *w = words_of(key);
     if (json_is_string(v)) return qn_strdup(json_string_value(v));
     if (json_is_boolean(v)) return qn_strdup(json_is_true(v) ? "yes" : "no");
     if (json_is_null(v)) return qn_strdup("none");
+    if (json_is_real(v) && w && w->unit) return quantity_text(json_real_value(v), w->unit);
     if (json_is_real(v)) return qn_strf("%.4g", json_real_value(v));
     int64_t i = json_integer_value(v);
     if (strstr(key, "bytes") && i >= 10000)
         qn_format_bytes((double)i, text);
-    else if (i >= 0)
+    else if (i >= 0 && !(w && w->unit))
         qn_format_count((uint64_t)i, text);
     else
         snprintf(text, sizeof text, "%lld", (long long)i);
     return qn_strdup(text);
 }
 
-// An array of numbers and words, or an object of them, fits on one line.
+// "2 yes, 4 no" of an object that has nothing but yes and no; else NULL.
+static char *answers_text(const json_t *v) {
+    qn_buf line = {0};
+    const char *name;
+    json_t *x;
+    json_object_foreach((json_t *)(uintptr_t)v, name, x) {
+        if (!json_is_boolean(x)) {
+            qn_buf_done(&line);
+            return NULL;
+        }
+        qn_buf_addf(&line, "%s%s %s", line.n ? ", " : "", name, json_is_true(x) ? "yes" : "no");
+    }
+    return line.n ? qn_buf_take(&line, NULL) : NULL;
+}
+
+// An array of numbers and words, or an object of answers, fits on one line.
 static char *flat_text(const char *key, const json_t *v) {
     if (!json_is_array(v) && !json_is_object(v)) return scalar_text(key, v);
+    if (json_is_object(v)) return answers_text(v);
     qn_buf line = {0};
     size_t i;
     const json_t *x;
@@ -206,7 +350,6 @@ static char *flat_text(const char *key, const json_t *v) {
         qn_buf_addf(&line, "%s%s", i ? ", " : "", s);
         free(s);
     }
-    if (json_is_object(v)) goto deep;
     if (!line.n) qn_buf_adds(&line, "none");
     return qn_buf_take(&line, NULL);
 deep:
@@ -215,7 +358,8 @@ deep:
 }
 
 static char *label_of(const char *key) {
-    char *label = qn_strdup(key);
+    const struct words *w = words_of(key);
+    char *label = qn_strdup(w ? w->label : key);
     for (char *p = label; *p; p++)
         if (*p == '_') *p = ' ';
     return label;

@@ -29,6 +29,16 @@ typedef struct qn_table {
 void qn_table_add(qn_table *t, const char *cell);
 void qn_table_addf(qn_table *t, const char *fmt, ...) QN_PRINTF(2, 3);
 void qn_table_print(qn_table *t, int indent); // prints and empties it
+// The same for a table whose first row is its heading and whose first column says what a row is about,
+// made to fit the width: columns without any cell are left out, those with the same cell in every row
+// become one line above, the others are spread over as many tables as needed.
+void qn_table_print_fitted(qn_table *t, int indent);
+
+// Columns to write in: $COLUMNS, else the terminal's; 0: not a terminal, lines are not broken.
+size_t qn_out_width(void);
+// One paragraph, broken at blanks: the first line begins where the cursor is, `at` cells from the left
+// margin, the others are indented by `hang`. Ends the line.
+void qn_out_wrapped(const char *text, size_t at, size_t hang);
 
 // A JSON document as an indented list of "key  value", for people. Keys lose their underscores;
 // values of keys with "bytes" in them are shown in units.

@@ -108,9 +108,11 @@ static bool finish(void *user, const char *dir, json_t *report, qn_err *err) {
     relabel *r = user;
     if (r->side) {
         char *path = qn_path_join(dir, r->file), *text = qn_json_text(r->side, true);
-        bool ok = qn_file_write(path, text, strlen(text), err);
+        char *line = qn_strf("%s\n", text);
+        bool ok = qn_file_write(path, line, strlen(line), err);
         free(path);
         qn_free(text);
+        qn_free(line);
         if (!ok) return false;
     }
     return prove(NULL, dir, report, err);

@@ -3,6 +3,7 @@
 // thread and the work space of a survey.
 #include "quant/rewrite.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
@@ -17,6 +18,7 @@
 #include "base/map_guard.h"
 #include "base/mem.h"
 #include "base/progress.h"
+#include "model/family.h"
 #include "quant/side_files.h"
 #include "quant/tensor_report.h"
 #include "quant/value_runs.h"
@@ -91,8 +93,8 @@ typedef struct run {
     _Atomic uint64_t done; // bytes
     uint64_t total;
     atomic_bool stop;
-    uint64_t n_saturated;
-    bool allclose;
+    atomic_bool differs; // a block of t is not as it was stored
+    qn_report_totals totals;
 } run;
 
 static bool failed(const run *u, qn_err *err) {
@@ -119,6 +121,18 @@ static void round_block(run *u, rounded *p, const float *x, size_t from, size_t 
     while (fabsf(x[i]) < 65520) i++;
     p->first_overflow = from + i;
     p->value = x[i];
+}
+
+// Whether what is written is what was read, byte for byte: it then counts as copied.
+static bool may_be_same(const qn_out_tensor *t) {
+    const qn_weight *w = t->source;
+    return w && !w->scheme && w->parts[0]->dtype == t->dtype && w->parts[0]->data;
+}
+
+static void compare_block(run *u, size_t at, const uint8_t *out, size_t bytes) {
+    const qn_tensor *s = u->t->source->parts[0];
+    if (at + bytes > s->bytes || memcmp(s->data + at, out, bytes) != 0)
+        atomic_store(&u->differs, true);
 }
 
 static uint8_t *out_of(run *u, int thread, size_t bytes) {
@@ -151,6 +165,7 @@ static void produce_block(void *ctx, size_t b, int thread) {
     if (u->kept) memcpy(u->kept + from, x, values * sizeof *x);
     uint8_t *out = out_of(u, thread, values * width);
     round_block(u, &u->parts[b], x, from, values, out);
+    if (!atomic_load(&u->differs)) compare_block(u, from * width, out, values * width);
     if (qn_shards_put(u->shards, from * width, out, values * width, err))
         told(u, values * width, thread, err);
 }
@@ -163,12 +178,37 @@ static bool rows_again(void *user, size_t row0, size_t n, float *out, qn_err *er
     return true;
 }
 
-// Which row and column an element index is, for messages.
-static bool overflow_error(const run *u, const rounded *p, qn_err *err) {
-    return qn_fail(err, QN_INPUT, "tensor %s: %g at [%llu, %llu] does not fit f16, which ends at "
-                   "65504 (--saturate clamps it; bf16 holds it)", u->t->name, (double)p->value,
-                   (unsigned long long)(p->first_overflow / u->cols),
-                   (unsigned long long)(p->first_overflow % u->cols));
+// The file that the tensor comes from.
+static char *file_of(const run *u) {
+    const qn_ckpt *c = u->r->source;
+    const qn_tensor *s = u->t->source ? u->t->source->parts[0] : qn_ckpt_find(c, u->t->name);
+    const char *path = qn_ckpt_path(c);
+    if (!s || qn_file_is_dir(path) == false) return qn_strdup(path);
+    return qn_path_join(path, qn_ckpt_shard_name(c, (size_t)s->shard));
+}
+
+// "[row, column]" of an element, for messages.
+typedef struct place {
+    char text[48];
+} place;
+
+static place place_of(const run *u, uint64_t at) {
+    place p;
+    unsigned long long row = at / u->cols, col = at % u->cols;
+    if (u->t->n_dims > 1)
+        snprintf(p.text, sizeof p.text, "[%llu, %llu]", row, col);
+    else
+        snprintf(p.text, sizeof p.text, "[%llu]", col);
+    return p;
+}
+
+static bool overflow_error(const run *u, const rounded *part, qn_err *err) {
+    char *file = file_of(u);
+    qn_fail(err, QN_INPUT, "%s: tensor %s: %g at %s does not fit f16, which ends at 65504 "
+            "(--saturate clamps it; bf16 holds it)", file, u->t->name, (double)part->value,
+            place_of(u, part->first_overflow).text);
+    qn_free(file);
+    return false;
 }
 
 static bool merge_rounding(const run *u, size_t blocks, qn_tensor_figures *f, qn_err *err) {
@@ -191,10 +231,11 @@ static bool show(run *u, uint64_t bytes, qn_err *err) {
 
 // inf and nan are damage: a folder that carries them on would pass for a right one.
 static bool nonfinite_error(const run *u, uint64_t at, float x, qn_err *err) {
-    return qn_fail(err, QN_NONFINITE, "%s: tensor %s holds %g at [%llu, %llu], expected finite "
-                   "values (`quern check` lists them all)", qn_ckpt_path(u->r->source), u->t->name,
-                   (double)x, (unsigned long long)(at / u->cols),
-                   (unsigned long long)(at % u->cols));
+    char *file = file_of(u);
+    qn_fail(err, QN_NONFINITE, "%s: tensor %s: %g at %s, expected finite values (`quern check` lists "
+            "them all)", file, u->t->name, (double)x, place_of(u, at).text);
+    qn_free(file);
+    return false;
 }
 
 // The block of a value that is not finite is produced once more, to show it.
@@ -215,6 +256,7 @@ static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
     size_t blocks = qn_survey_blocks(u->survey);
     u->parts = QN_NEW_ARRAY(rounded, blocks);
     u->kept = norm && u->n <= KEPT ? qn_alloc(u->n * sizeof *u->kept) : NULL;
+    atomic_store(&u->differs, !may_be_same(u->t));
     qn_pool_run(u->pool, blocks, produce_block, u);
     bool ok = !failed(u, err) && merge_rounding(u, blocks, f, err) &&
               qn_survey_end(u->survey, &m, err);
@@ -222,6 +264,7 @@ static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
     f->exact = m.all;
     f->norm = m.norm;
     f->norm_tolerance = m.norm_tolerance;
+    f->unchanged = !atomic_load(&u->differs);
     free(u->parts);
     free(u->kept);
     u->kept = NULL;
@@ -230,12 +273,8 @@ static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
 
 static bool write_rows(run *u, qn_tensor_figures *f, qn_err *err) {
     if (!produce(u, f, err)) return false;
-    if (u->t->source && u->t->source->scheme &&
-        !qn_measure_codes(u->pool, u->t->source, &f->codes, err))
-        return false;
-    u->n_saturated += f->n_overflow;
-    u->allclose &= f->n_not_close == 0;
-    return true;
+    const qn_weight *w = u->t->source;
+    return !w || !w->scheme || qn_measure_codes(u->pool, w, &f->codes, err);
 }
 
 // Copied floats are not produced, so they are looked at here: element `at` is the first of them.
@@ -282,7 +321,7 @@ static bool write_bytes(run *u, qn_err *err) {
 }
 
 static bool write_tensor(run *u, const qn_out_tensor *t, json_t *list, qn_err *err) {
-    qn_tensor_figures f = {.norm = -1};
+    qn_tensor_figures f = {.norm = -1, .unchanged = t->bytes != NULL};
     u->t = t;
     u->rows = rows_of(t);
     u->cols = cols_of(t);
@@ -290,6 +329,7 @@ static bool write_tensor(run *u, const qn_out_tensor *t, json_t *list, qn_err *e
     bool ok = t->rows ? write_rows(u, &f, err) : t->raw ? write_raw(u, err) : write_bytes(u, err);
     if (!ok) return false;
     json_t *entry = qn_tensor_entry(t, &f);
+    qn_totals_add(&u->totals, t, &f);
     if (u->r->describe) u->r->describe(u->r->user, t, entry);
     json_array_append_new(list, entry);
     return true;
@@ -298,7 +338,6 @@ static bool write_tensor(run *u, const qn_out_tensor *t, json_t *list, qn_err *e
 // ---- all of them ----
 
 static bool run_init(run *u, qn_err *err) {
-    u->allclose = true;
     for (size_t i = 0; i < u->r->n_tensors; i++) {
         const qn_out_tensor *t = &u->r->tensors[i];
         size_t n = rows_of(t) * cols_of(t);
@@ -367,11 +406,40 @@ static bool places_apart(const qn_rewrite *r, qn_err *err) {
     return qn_fail(err, QN_USAGE, "OUT %s and MODEL %s lie inside one another", r->out, path);
 }
 
+static bool has(const char *folder, const char *name) {
+    char *path = qn_path_join(folder, name);
+    bool there = qn_file_exists(path);
+    qn_free(path);
+    return there;
+}
+
+static bool is_empty(const char *folder) {
+    DIR *d = opendir(folder);
+    size_t n = 0;
+    for (struct dirent *e; d && (e = readdir(d));)
+        n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    if (d) closedir(d);
+    return d && n == 0;
+}
+
+// --overwrite is for checkpoints: a mistyped OUT must not cost somebody a folder of other things.
+static bool may_replace(const qn_rewrite *r, qn_err *err) {
+    const char *out = r->out;
+    if (!r->overwrite || !qn_file_exists(out)) return true;
+    if (!qn_file_is_dir(out))
+        return qn_fail(err, QN_USAGE, "%s is not a folder, expected one to overwrite", out);
+    if (is_empty(out) || has(out, "config.json") || has(out, "quern-report.json")) return true;
+    return qn_fail(err, QN_USAGE, "%s has neither config.json nor quern-report.json: not a "
+                   "checkpoint, not overwritten", out);
+}
+
 static bool write_json(const char *dir, const char *name, const json_t *j, qn_err *err) {
     char *path = qn_path_join(dir, name), *text = qn_json_text(j, true);
-    bool ok = qn_file_write(path, text, strlen(text), err);
+    char *line = qn_strf("%s\n", text);
+    bool ok = qn_file_write(path, line, strlen(line), err);
     free(path);
     qn_free(text);
+    qn_free(line);
     return ok;
 }
 
@@ -392,22 +460,65 @@ static json_t *new_report(const qn_rewrite *r) {
     return o;
 }
 
-static void summarize(const run *u, json_t *report) {
-    const qn_rewrite *r = u->r;
-    size_t quantized = 0, copied = 0, produced = 0;
-    for (size_t i = 0; i < r->n_tensors; i++) {
-        const qn_out_tensor *t = &r->tensors[i];
-        quantized += t->source && t->source->scheme;
-        copied += t->bytes != NULL;
-        produced += t->rows != NULL;
+// How many weights there are of each kind. Tensors that stay packed count as the weight they make up.
+static void count_kind(const qn_layout *l, const char *name, bool *seen, size_t *kinds) {
+    const qn_expected *e = qn_layout_find(l, name);
+    const char *dot = strrchr(name, '.');
+    char *weight = e || !dot ? NULL : qn_strf("%.*s.weight", (int)(dot - name), name);
+    if (weight) e = qn_layout_find(l, weight);
+    qn_free(weight);
+    if (!e || seen[e - l->tensors]) return;
+    seen[e - l->tensors] = true;
+    kinds[e->role]++;
+}
+
+static void add_kinds(const qn_rewrite *r, json_t *summary) {
+    qn_config config = {0};
+    qn_layout l = {0};
+    size_t kinds[QN_N_ROLES] = {0};
+    const json_t *j = qn_ckpt_config(r->source);
+    if (j && qn_config_read(&config, j, "config.json", NULL)) {
+        qn_spelling spelling = qn_spelling_detect(&config, r->source);
+        qn_layout_build(&l, &config, &spelling);
+        bool *seen = QN_NEW_ARRAY(bool, l.n + 1);
+        for (size_t i = 0; i < r->n_tensors; i++) count_kind(&l, r->tensors[i].name, seen, kinds);
+        free(seen);
+        json_t *o = json_object();
+        for (int k = 0; k < QN_N_ROLES; k++)
+            if (kinds[k])
+                json_object_set_new(o, qn_role_name((qn_role)k), json_integer((json_int_t)kinds[k]));
+        json_object_set_new(summary, "kinds", o);
     }
+    qn_layout_done(&l);
+    qn_config_done(&config);
+}
+
+// Files of weights in the result, and their bytes.
+static void add_size(const char *dir, json_t *summary) {
+    DIR *d = opendir(dir);
+    int64_t bytes = 0;
+    json_int_t files = 0;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (!qn_str_ends(e->d_name, ".safetensors")) continue;
+        char *path = qn_path_join(dir, e->d_name);
+        int64_t n = qn_file_size(path);
+        bytes += n > 0 ? n : 0;
+        files++;
+        qn_free(path);
+    }
+    if (d) closedir(d);
+    json_object_set_new(summary, "bytes", json_integer(bytes));
+    json_object_set_new(summary, "files", json_integer(files));
+}
+
+static void summarize(const run *u, const char *dir, json_t *report) {
+    const qn_rewrite *r = u->r;
     json_t *s = r->summary ? json_copy(r->summary) : json_object();
-    json_object_set_new(s, "tensors", json_integer((json_int_t)r->n_tensors));
-    json_object_set_new(s, "quantized", json_integer((json_int_t)quantized));
-    json_object_set_new(s, "copied", json_integer((json_int_t)copied));
-    if (produced) json_object_set_new(s, "allclose_1e3", json_boolean(u->allclose));
+    qn_totals_to_json(&u->totals, s);
     if (r->saturate)
-        json_object_set_new(s, "saturated", json_integer((json_int_t)u->n_saturated));
+        json_object_set_new(s, "saturated", json_integer((json_int_t)u->totals.n_overflow));
+    add_kinds(r, s);
+    add_size(dir, s);
     json_object_set_new(report, "summary", s);
 }
 
@@ -419,7 +530,7 @@ static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {
         (config && !write_json(dir, "config.json", config, err)) ||
         !write_tensors(u, dir, json_object_get(report, "tensors"), err))
         return false;
-    summarize(u, report);
+    summarize(u, dir, report);
     if (r->prove && !r->prove(r->user, dir, report, err)) return false;
     json_object_set_new(report, "notes", r->notes ? json_copy(r->notes) : json_array());
     json_object_set_new(report, "seconds", json_real(qn_now() - started));
@@ -429,7 +540,7 @@ static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {
 bool qn_rewrite_run(qn_rewrite *r, json_t **report, qn_err *err) {
     run u = {.r = r};
     *report = NULL;
-    if (!places_apart(r, err)) return false;
+    if (!places_apart(r, err) || !may_replace(r, err)) return false;
     qn_outdir *dir = qn_outdir_new(r->out, r->overwrite, err);
     if (!dir) return false;
     json_t *j = new_report(r);

@@ -2,17 +2,57 @@
 #include "quant/tensor_report.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
 
+int64_t qn_group_meant(const qn_weight *w) {
+    if (w->n_groups > 1) return (int64_t)w->group;
+    return w->said_group > 0 && (size_t)w->said_group >= w->cols ? w->said_group : -1;
+}
+
 char *qn_stored_as(const qn_weight *w) {
     if (!w->scheme) return qn_strdup(qn_dtype_name(w->parts[0]->dtype));
-    char group[32] = "channel";
-    if (w->n_groups > 1) snprintf(group, sizeof group, "g%zu", w->group);
-    return qn_strf("%s %d-bit %s%s", w->layout, w->bits, group, w->sym ? "" : " asym");
+    char group[64] = "";
+    size_t down = w->said_block[0], across = w->said_block[1];
+    if (strcmp(w->layout, "fp8-block") == 0)
+        snprintf(group, sizeof group, " %zux%zu", down > w->scale_rows ? down : w->scale_rows,
+                 across > w->group ? across : w->group);
+    else if (strncmp(w->layout, "fp8-", 4) == 0)
+        group[0] = 0; // channel or tensor is in the name
+    else if (qn_group_meant(w) > 0)
+        snprintf(group, sizeof group, " g%lld", (long long)qn_group_meant(w));
+    else
+        snprintf(group, sizeof group, " channel");
+    return qn_strf("%s %d-bit%s%s", w->layout, w->bits, group, w->sym ? "" : " asym");
+}
+
+// A dtype as floats has scales but no codes to count.
+static bool has_codes(const qn_out_tensor *t) {
+    return t->source && !qn_dtype_is_float(t->source->parts[0]->dtype);
+}
+
+static void add_rounding(const qn_diff *d, uint64_t n_not_close, json_t *o) {
+    uint64_t n = d->n - d->n_skipped;
+    json_object_set_new(o, "max_abs_error", qn_json_number(d->max_abs));
+    json_object_set_new(o, "mean_abs_error", qn_json_number(n ? d->abs_sum / (double)n : 0));
+    json_object_set_new(o, "allclose_1e3", json_boolean(n_not_close == 0));
+}
+
+static void add_codes(const qn_code_range *c, bool codes, json_t *o) {
+    if (c->n_scales) {
+        json_object_set_new(o, "scale_min", qn_json_number(c->scale_min));
+        json_object_set_new(o, "scale_max", qn_json_number(c->scale_max));
+        json_object_set_new(o, "scale_mean", qn_json_number(c->scale_sum / (double)c->n_scales));
+    }
+    if (c->n_scales && codes) {
+        json_object_set_new(o, "code_min", json_integer(c->code_min));
+        json_object_set_new(o, "code_max", json_integer(c->code_max));
+    }
 }
 
 json_t *qn_tensor_entry(const qn_out_tensor *t, const qn_tensor_figures *f) {
@@ -27,28 +67,14 @@ json_t *qn_tensor_entry(const qn_out_tensor *t, const qn_tensor_figures *f) {
         free(stored);
     }
     json_object_set_new(o, "dtype_out", json_string(qn_dtype_name(t->dtype)));
+    if (f->unchanged) json_object_set_new(o, "unchanged", json_true());
     if (f->exact.n) qn_stats_to_json(&f->exact, o);
-    if (f->rounding.n) {
-        uint64_t n = f->rounding.n - f->rounding.n_skipped;
-        json_object_set_new(o, "max_abs_error", qn_json_number(f->rounding.max_abs));
-        json_object_set_new(o, "mean_abs_error",
-                            qn_json_number(n ? f->rounding.abs_sum / (double)n : 0));
-        json_object_set_new(o, "allclose_1e3", json_boolean(f->n_not_close == 0));
-    }
+    if (f->rounding.n) add_rounding(&f->rounding, f->n_not_close, o);
     if (f->norm >= 0) {
         json_object_set_new(o, "operator_norm", qn_json_number(f->norm));
         json_object_set_new(o, "operator_norm_tolerance", qn_json_number(f->norm_tolerance));
     }
-    if (f->codes.n_scales) {
-        json_object_set_new(o, "scale_min", qn_json_number(f->codes.scale_min));
-        json_object_set_new(o, "scale_max", qn_json_number(f->codes.scale_max));
-        json_object_set_new(o, "scale_mean",
-                            qn_json_number(f->codes.scale_sum / (double)f->codes.n_scales));
-    }
-    if (f->codes.n_scales && !qn_dtype_is_float(t->source->parts[0]->dtype)) { // fp8 has no codes
-        json_object_set_new(o, "code_min", json_integer(f->codes.code_min));
-        json_object_set_new(o, "code_max", json_integer(f->codes.code_max));
-    }
+    add_codes(&f->codes, has_codes(t), o);
     return o;
 }
 
@@ -123,4 +149,40 @@ bool qn_measure_codes(qn_pool *pool, const qn_weight *w, qn_code_range *out, qn_
     free(j.ranges);
     free(j.errs);
     return ok;
+}
+
+// ---- all tensors ----
+
+void qn_totals_add(qn_report_totals *sum, const qn_out_tensor *t, const qn_tensor_figures *f) {
+    sum->tensors++;
+    sum->quantized += t->source && t->source->scheme;
+    sum->unchanged += f->unchanged;
+    sum->n_overflow += f->n_overflow;
+    if (t->rows) {
+        sum->produced++;
+        sum->n_not_close += f->n_not_close;
+        qn_diff_merge(&sum->rounding, &f->rounding);
+    }
+    if (f->norm >= 0) {
+        if (!sum->matrices || f->norm < sum->norm_min) sum->norm_min = f->norm;
+        if (!sum->matrices || f->norm > sum->norm_max) sum->norm_max = f->norm;
+        sum->matrices++;
+    }
+    if (!f->codes.n_scales) return;
+    qn_code_range add = f->codes, *c = &sum->codes;
+    if (!has_codes(t)) add.code_min = INT_MAX, add.code_max = INT_MIN;
+    if (c->n_scales == 0) c->code_min = INT_MAX, c->code_max = INT_MIN;
+    sum->any_codes |= has_codes(t);
+    merge(c, &add);
+}
+
+void qn_totals_to_json(const qn_report_totals *sum, json_t *o) {
+    json_object_set_new(o, "tensors", json_integer((json_int_t)sum->tensors));
+    json_object_set_new(o, "quantized", json_integer((json_int_t)sum->quantized));
+    json_object_set_new(o, "copied", json_integer((json_int_t)sum->unchanged));
+    if (sum->produced) add_rounding(&sum->rounding, sum->n_not_close, o);
+    add_codes(&sum->codes, sum->any_codes, o);
+    if (!sum->matrices) return;
+    json_object_set_new(o, "operator_norm_min", qn_json_number(sum->norm_min));
+    json_object_set_new(o, "operator_norm_max", qn_json_number(sum->norm_max));
 }

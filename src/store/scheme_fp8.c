@@ -42,8 +42,12 @@ static bool bind(qn_weight *w, const qn_label_entry *said, qn_err *err) {
     w->n_groups = across;
     if (!w->scale_rows || !w->group)
         return qn_part_mismatch(s, err, "blocks that tile [%zu, %zu]", w->rows, w->cols);
-    w->layout = down == 1 && across == 1 ? "fp8-tensor" : across == 1 && w->scale_rows == 1
-                ? "fp8-channel" : "fp8-block";
+    // One block may be as large as the matrix, or larger.
+    bool blocks = s->n_dims == 2 && said->block[0] && said->block[1] &&
+                  ceil_div(w->rows, said->block[0]) == down &&
+                  ceil_div(w->cols, said->block[1]) == across;
+    w->layout = down == 1 && across == 1 && !blocks            ? "fp8-tensor"
+                : across == 1 && w->scale_rows == 1 && !blocks ? "fp8-channel" : "fp8-block";
     return true;
 }
 

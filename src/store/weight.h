@@ -23,6 +23,8 @@ typedef struct qn_weight {
     bool act_order;           // groups are not consecutive inputs
     int zero_offset;          // GPTQ: what is added to a stored zero (1: v1, 0: v2), by content
     const char *layout;       // "gptq", "gptq_v2", "awq-gemm", "awq-gemv", "fp8-block", …
+    int64_t said_group;       // inputs per scale as the label has it; -1: all of them; 0: unsaid
+    size_t said_block[2];     // rows and columns of an fp8 block, likewise
 } qn_weight;
 
 // All logical weights in file order. Parsed once per checkpoint and kept there. A set of parts that

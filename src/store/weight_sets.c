@@ -90,6 +90,8 @@ static bool bind_set(sets *s, qn_weight *w, const char *prefix, qn_err *err) {
     w->name = qn_strf("%s.weight", prefix);
     w->scale_rows = 1;
     qn_label_entry said = qn_label_for(&s->c->label, prefix);
+    w->said_group = said.group;
+    memcpy(w->said_block, said.block, sizeof w->said_block);
     use_parts(s, w, prefix);
     if (w->scheme->bind(w, &said, err)) {
         add_weight(s->c, w);

@@ -141,8 +141,8 @@ static void closed_pipe(void **state) {
 
 static void files_that_cannot_be_written(void **state) {
     (void)state;
-    expect_error(NULL, 3, "/no/such/place/x", ARGS("dump", TINY, "--tokens", "1", "-o",
-                                                   "/no/such/place/x"));
+    expect_error(NULL, 3, "/no/such/place/x.safetensors",
+                 ARGS("dump", TINY, "--tokens", "1", "-o", "/no/such/place/x.safetensors"));
     expect_error(NULL, 3, "models", ARGS("dump", TINY, "--tokens", "1", "-o", "models"));
     char *file = scratch("big.safetensors");
     surroundings small = {.file_size = 100000};

@@ -1,0 +1,286 @@
+// What check, convert and repair print for people: what it says, and that it fits.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "cli/spawn.h"
+
+#define DATA "tests/data/quantized/"
+#define BROKEN DATA "broken-signed-view"
+
+// Runs, with the exit status, and returns stdout.
+static char *printed(int status, const char *const *args) {
+    outcome o = spawn(NULL, args);
+    if (o.status != status) fail_msg("%s: exit %d: %s", args[0], o.status, o.err);
+    char *out = o.out;
+    o.out = NULL;
+    outcome_done(&o);
+    return out;
+}
+
+static void has(const char *out, const char *text) {
+    if (!strstr(out, text)) fail_msg("\"%s\" is missing in:\n%s", text, out);
+}
+
+static void has_not(const char *out, const char *text) {
+    if (strstr(out, text)) fail_msg("\"%s\" is in:\n%s", text, out);
+}
+
+// Characters, of which all here are one cell wide.
+static void fits(const char *out, size_t width) {
+    for (const char *line = out; *line;) {
+        size_t bytes = strcspn(line, "\n"), cells = 0;
+        for (size_t i = 0; i < bytes; i++) cells += (line[i] & 0xC0) != 0x80;
+        if (cells > width) fail_msg("%zu cells, expected %zu: %.*s", cells, width, (int)bytes, line);
+        line += bytes + (line[bytes] == '\n');
+    }
+}
+
+static size_t count(const char *out, const char *text) {
+    size_t n = 0;
+    for (const char *p = out; (p = strstr(p, text)); p += strlen(text)) n++;
+    return n;
+}
+
+static json_t *load(const char *dir, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    json_error_t err;
+    json_t *j = json_load_file(path, 0, &err);
+    if (!j) fail_msg("%s: %s", path, err.text);
+    return j;
+}
+
+static double at(const json_t *o, const char *key) {
+    const json_t *v = json_object_get(o, key);
+    if (!json_is_number(v)) fail_msg("%s is missing", key);
+    return json_number_value(v);
+}
+
+// For eyes: one headline for a kind, the first of it, broken at the width.
+static void problems_are_broken_for_eyes(void **state) {
+    (void)state;
+    const char *const widths[] = {"60", "80", "120"};
+    for (size_t i = 0; i < 3; i++) {
+        setenv("COLUMNS", widths[i], 1);
+        char *out = printed(1, ARGS("check", BROKEN));
+        unsetenv("COLUMNS");
+        fits(out, (size_t)atoi(widths[i]));
+        has(out, "problems: 14 errors");
+        has(out, "error    signed-view in 14 of 24 weights");
+        has(out, "groups of 128");
+        has(out, "         … and 11 more");
+        assert_int_equal(count(out, "error    "), 1);
+        free(out);
+    }
+}
+
+// For grep: a line each, with severity and code.
+static void problems_are_lines_for_pipes(void **state) {
+    (void)state;
+    unsetenv("COLUMNS");
+    char *out = printed(1, ARGS("check", BROKEN));
+    assert_int_equal(count(out, "\nerror    signed-view  model.layers."), 14);
+    free(out);
+}
+
+static void tables_fit_and_leave_out_what_is_empty(void **state) {
+    (void)state;
+    char *out = printed(0, ARGS("check", DATA "awq-zerogroup", "--tensors"));
+    char *end = strstr(out, "\nok");
+    assert_non_null(end);
+    *end = 0;
+    fits(out, 100);
+    *end = '\n';
+    has(out, "shape");
+    has(out, "384×128");
+    has(out, "zero columns");
+    has(out, "zero points");
+    has(out, "0 … 15");
+    has(out, "zero scales");
+    has(out, " ± ");
+    has_not(out, "cosine");
+    has(out, "read speed");
+    free(out);
+    out = printed(0, ARGS("check", TINY_INT8, "--tensors", "--against", TINY));
+    has(out, "cosine");
+    free(out);
+}
+
+static void activations_are_told(void **state) {
+    (void)state;
+    char *out = printed(0, ARGS("check", TINY, "--forward"));
+    has(out, "\nlargest: ");
+    has(out, ", channel ");
+    has(out, ", position ");
+    has(out, "largest activation");
+    free(out);
+}
+
+// All figures that the note about a dequantized model lists.
+static void a_conversion_tells_its_figures(void **state) {
+    (void)state;
+    char *dir = scratch("converted");
+    char *out = printed(0, ARGS("convert", TINY_INT8, dir, "--dtype", "f16"));
+    fits(out, 100 + strlen(dir));
+    static const char *const words[] = {
+        "gptq 8-bit g128 → F16", "shape", "256×256", "range", "mean", "std", "operator norm", " ± ",
+        "scales", "scale mean", "max error", "mean error", "allclose at 1e-3: yes",
+        "46 (1 embedding, 28 linear, 17 norm)", "codes", "0 … 255", "in 1 file", "proof  passed"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) has(out, words[i]);
+    const char *seed = strstr(out, "seed ");
+    assert_non_null(seed);
+    assert_true(strcspn(seed, "\n") < strcspn(seed, ","));
+    free(out);
+    json_t *report = load(dir, "quern-report.json"), *s = json_object_get(report, "summary"), *e;
+    double worst = 0, low = 1e9, high = 0;
+    size_t i;
+    json_array_foreach(json_object_get(report, "tensors"), i, e) {
+        if (at(e, "max_abs_error") > worst) worst = at(e, "max_abs_error");
+        if (!json_object_get(e, "scale_min")) continue;
+        if (at(e, "scale_min") < low) low = at(e, "scale_min");
+        if (at(e, "scale_max") > high) high = at(e, "scale_max");
+    }
+    assert_true(worst > 0 && at(s, "max_abs_error") == worst);
+    assert_true(at(s, "mean_abs_error") > 0 && at(s, "mean_abs_error") < worst);
+    assert_true(at(s, "scale_min") == low && at(s, "scale_max") == high);
+    assert_true(at(s, "scale_mean") > low && at(s, "scale_mean") < high);
+    assert_true(at(s, "code_min") == 0 && at(s, "code_max") == 255);
+    assert_true(at(s, "operator_norm_min") < at(s, "operator_norm_max"));
+    assert_true(at(s, "bytes") > 8390000 && at(s, "bytes") < 8410000);
+    assert_true(at(json_object_get(s, "kinds"), "linear") == 28);
+    json_decref(report);
+    free(dir);
+}
+
+static char *text_of(const char *dir, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "rb");
+    if (!f) fail_msg("%s is not there", path);
+    char *text = calloc(1, 1 << 20);
+    assert_true(fread(text, 1, (1 << 20) - 1, f) > 0);
+    fclose(f);
+    return text;
+}
+
+// What stays as it is counts as copied, whichever way it went; files are lines.
+static void what_is_unchanged_is_copied(void **state) {
+    (void)state;
+    char *dir = scratch("same");
+    free(printed(0, ARGS("convert", DATA "gptq-int8-g128", dir, "--dtype", "f16")));
+    json_t *report = load(dir, "quern-report.json"), *s = json_object_get(report, "summary");
+    assert_true(at(s, "copied") == 10 && at(s, "quantized") == 14);
+    json_decref(report);
+    const char *const files[] = {"config.json", "quern-report.json"};
+    for (size_t i = 0; i < 2; i++) {
+        char *text = text_of(dir, files[i]);
+        assert_string_equal(text + strlen(text) - 2, "}\n");
+        free(text);
+    }
+    free(dir);
+    dir = scratch("cut");
+    free(printed(0, ARGS("convert", DATA "base-bf16", dir, "--dtype", "f32")));
+    report = load(dir, "quern-report.json");
+    assert_true(at(json_object_get(report, "summary"), "copied") == 0);
+    json_decref(report);
+    free(dir);
+}
+
+static void repair_tells_exact_from_estimated(void **state) {
+    (void)state;
+    char *dir = scratch("repaired");
+    char *out = printed(0, ARGS("repair", BROKEN, dir));
+    static const char *const words[] = {"exact groups", "estimated groups", "largest bound",
+                                        "damage: signed-view", "groups of: 128", "383"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) has(out, words[i]);
+    free(out);
+    free(dir);
+}
+
+// A block as large as the matrix is a block; one group of 128 is none of a channel if so labelled.
+static void formats_have_their_names(void **state) {
+    (void)state;
+    static const struct {
+        const char *folder, *name;
+    } cases[] = {{DATA "fp8-block", "fp8-block 8-bit 128x128"},
+                 {DATA "ct-fp8-channel", "fp8-channel 8-bit"},
+                 {DATA "gptq-int8-g128", "gptq 8-bit g128"},
+                 {DATA "gptq-int8-channel", "gptq 8-bit channel"},
+                 {DATA "ct-int8-channel", "ct-int 8-bit channel"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *j = json_of(NULL, ARGS("check", cases[i].folder, "--json")), *e;
+        size_t k, matrices = 0;
+        json_array_foreach(json_object_get(j, "tensors"), k, e) {
+            const char *name = json_string_value(json_object_get(e, "dtype"));
+            if (!strstr(name, "-bit")) continue;
+            assert_string_equal(name, cases[i].name);
+            matrices++;
+        }
+        assert_true(matrices > 0);
+        json_decref(j);
+    }
+}
+
+static void overwrite_is_for_checkpoints(void **state) {
+    (void)state;
+    char *dir = scratch("folder"), *thesis = scratch("folder/thesis.txt"), *plain = scratch("file");
+    free(printed(0, ARGS("convert", DATA "base-bf16", dir, "--dtype", "bf16")));
+    free(printed(0, ARGS("convert", DATA "base-bf16", dir, "--dtype", "f16", "--overwrite")));
+    char path[4096];
+    const char *const marks[] = {"config.json", "quern-report.json"};
+    write_file(thesis, "years of work");
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, marks[i]);
+        assert_int_equal(remove(path), 0);
+    }
+    expect_error(NULL, 2, "neither config.json nor quern-report.json",
+                 ARGS("convert", DATA "base-bf16", dir, "--dtype", "f16", "--overwrite"));
+    assert_int_equal(access(thesis, F_OK), 0);
+    write_file(plain, "x");
+    expect_error(NULL, 2, "is not a folder",
+                 ARGS("convert", DATA "base-bf16", plain, "--dtype", "f16", "--overwrite"));
+    free(dir);
+    free(thesis);
+    free(plain);
+}
+
+static void options_and_names(void **state) {
+    (void)state;
+    free(printed(0, ARGS("check", DATA "base-bf16", "--precision", "exact")));
+    free(printed(0, ARGS("compare", DATA "base-bf16", DATA "base-bf16", "--precision=exact")));
+    char *dump = scratch("dump.st"), *out = scratch("nan");
+    expect_error(NULL, 2, "expected a name that ends in .safetensors",
+                 ARGS("dump", TINY, "--tokens", "1", "-o", dump));
+    expect_error(NULL, 2, "broken-nan/model.safetensors",
+                 ARGS("convert", DATA "broken-nan", out, "--dtype", "f32"));
+    free(dump);
+    free(out);
+}
+
+static int done(void **state) {
+    (void)state;
+    scratch_done();
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(problems_are_broken_for_eyes),
+        cmocka_unit_test(problems_are_lines_for_pipes),
+        cmocka_unit_test(tables_fit_and_leave_out_what_is_empty),
+        cmocka_unit_test(activations_are_told),
+        cmocka_unit_test(a_conversion_tells_its_figures),
+        cmocka_unit_test(what_is_unchanged_is_copied),
+        cmocka_unit_test(repair_tells_exact_from_estimated),
+        cmocka_unit_test(formats_have_their_names),
+        cmocka_unit_test(overwrite_is_for_checkpoints),
+        cmocka_unit_test(options_and_names),
+    };
+    return cmocka_run_group_tests(tests, NULL, done);
+}
