@@ -238,6 +238,15 @@ static size_t group_of_model(const check *c) {
     return 1;
 }
 
+// What makes intermediate sizes divisible: pad writes float, GPTQ and AWQ files.
+static const char *cure(const check *c) {
+    for (size_t i = 0; i < c->n; i++)
+        if (c->weights[i].scheme && !qn_str_starts(c->weights[i].layout, "gptq") &&
+            !qn_str_starts(c->weights[i].layout, "awq"))
+            return "`quern convert` and then `quern pad` help";
+    return "`quern pad` helps";
+}
+
 // What tp devices cannot share, as words behind a comma; nothing when all is well. Heads of keys may
 // be fewer than devices: engines then repeat them.
 static void add_obstacles(const qn_config *g, size_t group, size_t tp, qn_buf *b) {
@@ -272,10 +281,9 @@ static void judge_parallel(check *c) {
             bool pads = strstr(b.data, "intermediate_size") != NULL;
             bool heads = strstr(b.data, "heads") != NULL;
             qn_problem_add(&c->problems, QN_WARNING, "tp-indivisible", NULL, (size_t)tp,
-                           "%d devices cannot share %s%s", tp, b.data,
-                           pads && heads ? " (`quern pad` helps with the intermediate size only)"
-                           : pads        ? " (`quern pad` helps)"
-                                         : " (padding does not help)");
+                           "%d devices cannot share %s (%s%s)", tp, b.data,
+                           pads ? cure(c) : "padding does not help",
+                           pads && heads ? ", with the intermediate size only" : "");
         }
         qn_buf_done(&b);
     }

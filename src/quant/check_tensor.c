@@ -97,6 +97,22 @@ static void look_at_group(struct part *p, const uint8_t *codes, size_t n, float 
     if (zero > p->zero_hi) p->zero_hi = zero;
 }
 
+static bool is_fp8(const qn_weight *w) { return strncmp(w->layout, "fp8", 3) == 0; }
+
+// fp8 has no zero point, and rows share scales: each is looked at once.
+static void look_at_block(struct part *p, const qn_weight *w, size_t row, float scale) {
+    if (w->scale_rows && row % w->scale_rows != 0) return;
+    if (!isfinite(scale)) {
+        p->bad_scales++;
+        return;
+    }
+    p->zero_scales += scale == 0;
+    if (p->n_scales == 0 || scale < p->lo) p->lo = scale;
+    if (p->n_scales == 0 || scale > p->hi) p->hi = scale;
+    p->sum += scale;
+    p->n_scales++;
+}
+
 static void look_at_codes(void *ctx, size_t b, int thread) {
     (void)thread;
     code_job *j = ctx;
@@ -110,6 +126,10 @@ static void look_at_codes(void *ctx, size_t b, int thread) {
     if (qn_weight_codes(w, row0, n, codes, scales, zeros, &p->err))
         for (size_t r = 0; r < n; r++)
             for (size_t g = 0, at = 0; g < w->n_groups && at < w->cols; g++, at += w->group) {
+                if (is_fp8(w)) {
+                    look_at_block(p, w, row0 + r, scales[r * w->n_groups + g]);
+                    continue;
+                }
                 size_t len = w->cols - at < w->group ? w->cols - at : w->group;
                 look_at_group(p, codes + r * w->cols + at, len, scales[r * w->n_groups + g],
                               zeros[r * w->n_groups + g]);
@@ -151,16 +171,19 @@ static void report_codes(const qn_check_tensor *t, const struct part *p, json_t 
     json_object_set_new(o, "scale_max", qn_json_number(p->hi));
     json_object_set_new(o, "scale_mean",
                         qn_json_number(p->n_scales ? p->sum / (double)p->n_scales : 0));
-    json_object_set_new(o, "zero_min", json_integer(p->zero_lo));
-    json_object_set_new(o, "zero_max", json_integer(p->zero_hi));
     json_object_set_new(o, "zero_scale_groups", json_integer((json_int_t)p->zero_scales));
-    json_object_set_new(o, "dead_groups", json_integer((json_int_t)p->dead));
-    json_object_set_new(o, "code_histogram", histogram);
+    if (!is_fp8(w)) {
+        json_object_set_new(o, "zero_min", json_integer(p->zero_lo));
+        json_object_set_new(o, "zero_max", json_integer(p->zero_hi));
+        json_object_set_new(o, "dead_groups", json_integer((json_int_t)p->dead));
+        json_object_set(o, "code_histogram", histogram);
+    }
+    json_decref(histogram);
     json_object_set_new(entry, "quantized", o);
     if (p->zero_scales)
         qn_problem_add(problems, QN_WARNING, "zero-scale", w->name, t->order,
                        "%llu groups have scale 0 (%llu of them with codes that are not the zero "
-                       "point); a quantizer or kernel that divides by it makes nan",
+                       "point, whose values are lost); a quantizer or kernel that divides by it makes nan",
                        (unsigned long long)p->zero_scales, (unsigned long long)p->odd_zero_scales);
     if (p->bad_scales)
         qn_problem_add(problems, QN_ERROR, "non-finite", w->name, t->order,
@@ -320,7 +343,7 @@ json_t *qn_check_one(qn_pool *pool, qn_survey *survey, qn_check_tensor *t, qn_pr
     bool ok = qn_survey_matrix(survey, &source, &m, err);
     if (ok) report_values(&m, entry);
     if (ok && floats) judge_values(t, &m, cols, problems);
-    if (ok && t->w->scheme && t->w->bits <= 8 && strncmp(t->w->layout, "fp8", 3) != 0)
+    if (ok && t->w->scheme && t->w->bits <= 8)
         ok = check_codes(pool, t, entry, problems, err);
     t->read = ok && floats;
     if (ok && t->reference) ok = qn_check_against(pool, t, entry, problems, err);

@@ -179,6 +179,25 @@ static void devices_hear_why(void **state) {
     json_decref(r);
 }
 
+static void fp8_scales_have_figures(void **state) {
+    (void)state;
+    json_t *r = check("tests/data/quantized/fp8-block");
+    size_t i, n = 0;
+    json_t *e;
+    json_array_foreach(json_object_get(r, "tensors"), i, e) {
+        const json_t *q = json_object_get(e, "quantized");
+        if (!q) continue;
+        n++;
+        double lo = json_number_value(json_object_get(q, "scale_min"));
+        double hi = json_number_value(json_object_get(q, "scale_max"));
+        double mean = json_number_value(json_object_get(q, "scale_mean"));
+        assert_true(lo > 0 && lo <= mean && mean <= hi);
+        assert_null(json_object_get(q, "code_histogram"));
+    }
+    assert_true(n > 0);
+    json_decref(r);
+}
+
 static void an_absent_file_is_one_problem(void **state) {
     (void)state;
     const char *severity;
@@ -247,6 +266,7 @@ int main(void) {
         cmocka_unit_test(what_f16_loses_is_told),
         cmocka_unit_test(a_tied_head_is_compared),
         cmocka_unit_test(devices_hear_why),
+        cmocka_unit_test(fp8_scales_have_figures),
         cmocka_unit_test(an_absent_file_is_one_problem),
         cmocka_unit_test(wrong_codes_are_not_carried_over),
         cmocka_unit_test(a_dump_tells_where_it_broke),
