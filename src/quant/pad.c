@@ -237,9 +237,20 @@ static void note(qn_rewrite *r, const char *text) {
     json_array_append_new(r->notes, json_string(text));
 }
 
+// What padding cannot mend.
+static void say_heads(qn_rewrite *r, const plan *p) {
+    size_t heads = p->m->config.num_attention_heads, tp = (size_t)p->o->tp;
+    char text[256];
+    if (heads % tp == 0) return;
+    snprintf(text, sizeof text, "%zu devices still cannot share num_attention_heads %zu: padding "
+             "is for intermediate sizes", tp, heads);
+    note(r, text);
+}
+
 static void say_sizes(qn_rewrite *r, const plan *p) {
     char text[256];
     bool any = false;
+    say_heads(r, p);
     r->summary = json_object();
     for (int i = 0; i < 3; i++) {
         const qn_pad_size *s = &p->sizes[i];
