@@ -249,7 +249,7 @@ int qn_report_done(const qn_args *a, bool ok, json_t *report) {
 const qn_option qn_rewrite_table[] = {
     {.name = "shard-size", .kind = QN_OPT_TEXT, .value = "SIZE",
      .help = "largest file of weights (default 5GB)"},
-    {.name = "overwrite", .help = "replace OUT if it exists"},
+    {.name = "overwrite", .help = "replace OUT if it is empty or a checkpoint's folder"},
     {.name = "threads", .kind = QN_OPT_INT, .value = "N", .help = "cores to use (default: all)",
      .lo = 1, .hi = 1024},
     {0},

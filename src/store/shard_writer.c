@@ -265,10 +265,11 @@ static bool write_index(qn_shards *s, qn_err *err) {
     json_t *index = json_pack("{s:{s:I},s:o}", "metadata", "total_size", (json_int_t)total,
                               "weight_map", map);
     char *text = qn_json_text(index, true), *name = qn_strf("%s.safetensors.index.json", s->base);
-    char *path = qn_path_join(s->dir, name);
-    bool ok = qn_file_write(path, text, strlen(text), err);
+    char *path = qn_path_join(s->dir, name), *line = qn_strf("%s\n", text);
+    bool ok = qn_file_write(path, line, strlen(line), err);
     json_decref(index);
     qn_free(text);
+    qn_free(line);
     qn_free(name);
     qn_free(path);
     return ok;
