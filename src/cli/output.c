@@ -170,15 +170,24 @@ typedef struct view {
     int indent;
 } view;
 
+// The last cell may be a text, which is broken at the width below where it begins.
 static void print_row(const qn_table *t, size_t row, const view *v) {
     size_t cols = v->cols, owed = (size_t)v->indent; // blanks are printed before a cell only
+    size_t at = 0, width = qn_out_width();
     for (size_t j = 0; j < cols && row * cols + j < t->n; j++) {
         if (v->shown && !v->shown[j]) continue;
         const char *cell = t->cells[row * cols + j];
-        size_t pad = v->widths[j] - qn_text_width(cell);
+        size_t wide = qn_text_width(cell), pad = v->widths[j] - wide;
         if (t->align[j] == '>') owed += pad;
         if (*cell) {
-            qn_out_addf("%*s%s", (int)owed, "", cell);
+            qn_out_addf("%*s", (int)owed, "");
+            at += owed;
+            if (j + 1 == cols && t->align[j] == '<' && width && at + wide > width) {
+                qn_out_wrapped(cell, at, at);
+                return;
+            }
+            qn_out_add(cell, strlen(cell));
+            at += wide;
             owed = 0;
         }
         owed += 2 + (t->align[j] == '>' ? 0 : pad);

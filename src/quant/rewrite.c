@@ -511,10 +511,21 @@ static void add_size(const char *dir, json_t *summary) {
     json_object_set_new(summary, "files", json_integer(files));
 }
 
+// Weights that are packed in the source, however their tensors are handed on.
+static json_int_t count_packed(const qn_rewrite *r) {
+    const qn_weight *list;
+    size_t n;
+    json_int_t packed = 0;
+    if (!qn_ckpt_weights(r->source, &list, &n, NULL)) return 0;
+    for (size_t i = 0; i < n; i++) packed += list[i].scheme != NULL;
+    return packed;
+}
+
 static void summarize(const run *u, const char *dir, json_t *report) {
     const qn_rewrite *r = u->r;
     json_t *s = r->summary ? json_copy(r->summary) : json_object();
     qn_totals_to_json(&u->totals, s);
+    if (!u->totals.quantized) json_object_set_new(s, "quantized", json_integer(count_packed(r)));
     if (r->saturate)
         json_object_set_new(s, "saturated", json_integer((json_int_t)u->totals.n_overflow));
     add_kinds(r, s);

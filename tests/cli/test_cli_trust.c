@@ -206,6 +206,22 @@ static void repair_tells_exact_from_estimated(void **state) {
     free(dir);
 }
 
+// Tensors that stay packed are told as the weights they make up; long values are broken, too.
+static void a_label_put_right_is_told(void **state) {
+    (void)state;
+    char *dir = scratch("relabelled");
+    setenv("COLUMNS", "70", 1);
+    char *out = printed(0, ARGS("repair", DATA "gptq-int4-mislabelled", dir));
+    unsetenv("COLUMNS");
+    has(out, "66 (1 embedding, 14 linear, 9 norm)");
+    fits(strchr(out, '\n'), 70);
+    free(out);
+    json_t *report = load(dir, "quern-report.json"), *s = json_object_get(report, "summary");
+    assert_true(at(s, "quantized") == 14 && at(s, "copied") == 66);
+    json_decref(report);
+    free(dir);
+}
+
 // A block as large as the matrix is a block; one group of 128 is none of a channel if so labelled.
 static void formats_have_their_names(void **state) {
     (void)state;
@@ -281,6 +297,7 @@ int main(void) {
         cmocka_unit_test(a_conversion_tells_its_figures),
         cmocka_unit_test(what_is_unchanged_is_copied),
         cmocka_unit_test(repair_tells_exact_from_estimated),
+        cmocka_unit_test(a_label_put_right_is_told),
         cmocka_unit_test(formats_have_their_names),
         cmocka_unit_test(overwrite_is_for_checkpoints),
         cmocka_unit_test(options_and_names),
