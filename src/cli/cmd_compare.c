@@ -42,7 +42,7 @@ static void print_table(const json_t *list, const char *const *keys, const char 
         for (size_t k = 0; k < n; k++) add_cell(&t, keys[k], at(e, keys[k]));
     }
     qn_out_addf("\n");
-    qn_table_print(&t, 0);
+    qn_table_print_fitted(&t, 0);
     if (json_array_size(list) > most)
         qn_out_addf("… and %zu more (--json lists them all)\n", json_array_size(list) - most);
 }
@@ -96,8 +96,10 @@ static json_t *farthest(const json_t *all) {
 static void print_positions(const json_t *report) {
     static const char *const keys[] = {"position", "cosine", "max_abs_error", "relative_rms", "kl",
                                        "top1", "top5", "top10", "top1_a", "top1_b"};
-    static const char *const heads[] = {"position", "cosine", "max error", "relative rms", "KL",
-                                        "top-1", "top-5", "top-10", "best of A", "best of B"};
+    bool some = json_array_size(at(report, "positions")) > MOST_POSITIONS;
+    const char *const heads[] = {some ? "worst positions" : "position", "cosine", "max error",
+                                 "relative rms", "KL", "top-1", "top-5", "top-10", "best of A",
+                                 "best of B"};
     const json_t *first = at(report, "first_position");
     const json_t *beyond = at(report, "first_position_beyond");
     json_t *list = farthest(at(report, "positions"));
@@ -174,8 +176,10 @@ static void print(const json_t *report) {
     qn_out_addf("%s\n", !ok ? "different"
                         : json_is_true(at(report, "identical")) ? "ok: identical, bit for bit"
                                                                 : "ok: within the thresholds");
-    json_array_foreach(at(report, "reasons"), i, line)
-        qn_out_addf("  %s\n", json_string_value(line));
+    json_array_foreach(at(report, "reasons"), i, line) {
+        qn_out_addf("  ");
+        qn_out_wrapped(json_string_value(line), 2, 4);
+    }
     print_overall(report);
     if (strcmp(text_of(report, "kind"), "dumps") == 0) {
         print_positions(report);
