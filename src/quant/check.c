@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/progress.h"
@@ -48,6 +49,13 @@ static void take_labels(check *c) {
 static void understand(check *c) {
     qn_err err = {0};
     const json_t *config = qn_ckpt_config(c->ckpt);
+    const char *path = qn_ckpt_path(c->ckpt);
+    if (!config && qn_file_exists(path) && !qn_file_is_dir(path)) {
+        qn_problem_add(&c->problems, QN_WARNING, "bad-header", NULL, 0,
+                       "a single file is checked without config.json: give the folder to have it "
+                       "compared with its architecture");
+        return;
+    }
     if (!config) {
         qn_problem_add(&c->problems, QN_ERROR, "bad-header", NULL, 0,
                        "config.json is missing or unreadable; tensors are checked without it");
