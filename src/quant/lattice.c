@@ -42,55 +42,104 @@ bool qn_lattice_stands(const qn_lattice_rule *r, float scale, const float *v, si
     return true;
 }
 
-// ---- neighbours in the scale's format ----
+// ---- what rounds to a value ----
 
-static float next_scale(qn_dtype d, float s, int step) {
-    if (d == QN_DT_F32) return qn_f32_from_bits(qn_f32_bits(s) + (uint32_t)step);
-    if (d == QN_DT_BF16) return qn_bf16_to_f32((uint16_t)(qn_f32_to_bf16(s) + step));
-    return qn_f16_to_f32((uint16_t)(qn_f32_to_f16(s) + step));
+// The number next to x > 0 in a format, in double: neighbours of the largest may be infinite.
+static double neighbour(qn_dtype d, float x, int step) {
+    if (d == QN_DT_F32) return (double)qn_f32_from_bits(qn_f32_bits(x) + (uint32_t)step);
+    if (d == QN_DT_BF16) return (double)qn_bf16_to_f32((uint16_t)(qn_f32_to_bf16(x) + step));
+    return (double)qn_f16_to_f32((uint16_t)(qn_f32_to_f16(x) + step));
 }
+
+typedef struct span {
+    double lo, hi;
+} span;
+
+// Everything that may round to x > 0; a little too wide rather than too narrow, as what is found is
+// tried exactly afterwards.
+static span before_rounding(const qn_lattice_rule *r, float x) {
+    double v = (double)x, up = neighbour(r->stored, x, 1), down = neighbour(r->stored, x, -1);
+    span s = {(v + down) / 2, isfinite(up) ? (v + up) / 2 : v + (v - down) / 2};
+    if (r->through_f16) {
+        s.lo -= s.lo * 0x1p-11 + 0x1p-25;
+        s.hi += s.hi * 0x1p-11 + 0x1p-25;
+    }
+    if (s.lo < v * 0x1p-3) s.lo = v * 0x1p-3; // the smallest subnormal: not down to nothing
+    return s;
+}
+
+double qn_lattice_chance(const qn_lattice_rule *r, float scale, float v) {
+    if (v == 0) return 1;
+    span s = before_rounding(r, fabsf(v));
+    double width = (s.hi - s.lo) / (double)scale;
+    return width < 1 ? width : 1;
+}
+
+// ---- the search ----
+
+// Codes −129 … 129 make so many different values at most; a group with more is no lattice.
+enum { DISTINCT = 259, TABLE = 1024 };
+#define WIDER (1 + 0x1p-40) // a product with an inverse must not shut out what a quotient lets in
 
 typedef struct search {
     const qn_lattice_rule *r;
-    const float *v;
-    size_t n;
-    float top; // the largest value by magnitude, with its sign
+    size_t n; // different values but 0
+    float v[DISTINCT], top; // top: the largest by magnitude, with its sign
+    span top_span, spans[DISTINCT]; // spans are computed when first needed
+    size_t n_spans;
     qn_lattice_fit *fit;
 } search;
 
-static void keep(search *s, float scale) {
-    qn_lattice_fit *f = s->fit;
-    for (size_t i = 0; i < f->n; i++)
-        if (f->scales[i] == scale) return;
-    if (f->n == QN_MAX_STANDING)
-        f->more = true;
-    else
-        f->scales[f->n++] = scale;
-}
-
-// How far from an integer v / s may lie, relatively: the roundings of v and of the top value, from
-// which s is guessed.
-static float slack(const qn_lattice_rule *r) {
-    float e = r->stored == QN_DT_BF16 ? 0x1p-7f : r->stored == QN_DT_F16 ? 0x1p-10f : 0x1p-22f;
-    return r->through_f16 ? e + 0x1p-10f : e;
-}
-
-// A quick look at the first values with the unrounded scale: nearly every wrong integer for the top
-// value fails here, without any rounding to 16 bits.
-static bool plausible(const search *s, int k) {
-    float inverse = (float)k / s->top, relative = slack(s->r) * 1.01f;
-    bool coarse = s->r->stored == QN_DT_F16 || s->r->through_f16;
-    float absolute = 1e-4f + (coarse ? 0x1p-24f * inverse : 0); // subnormal f16 numbers
-    size_t n = s->n < 24 ? s->n : 24;
+// Repeated values need no second look; low-bit groups have many. False: too many different ones.
+static bool gather(search *s, const float *v, size_t n) {
+    uint16_t table[TABLE] = {0};
+    s->n = s->n_spans = 0;
+    s->top = 0;
+    s->fit->constant = true;
     for (size_t i = 0; i < n; i++) {
-        float q = s->v[i] * inverse, off = fabsf(q - rintf(q));
-        if (off > fabsf(q) * relative + absolute) return false;
+        s->fit->constant &= v[i] == v[0];
+        if (v[i] == 0) continue;
+        uint32_t at = (qn_f32_bits(v[i]) * 2654435761u) >> 22;
+        while (table[at] && s->v[table[at] - 1] != v[i]) at = (at + 1) % TABLE;
+        if (table[at]) continue;
+        if (s->n == DISTINCT) return false;
+        s->v[s->n++] = v[i];
+        table[at] = (uint16_t)s->n;
+        if (fabsf(v[i]) > fabsf(s->top)) s->top = v[i];
     }
     return true;
 }
 
-// Integers with a common divisor are those of a larger scale, found before; a group of many values
-// whose codes share one does not happen.
+// One pass over the values: each leaves one integer (the interval of scales is cut to those that
+// agree), several (nothing learned yet) or none (false).
+static bool narrow(search *s, span *scale, bool *open) {
+    double inverse_lo = WIDER / scale->lo, inverse_hi = 1 / (WIDER * scale->hi);
+    *open = false;
+    for (size_t i = 0; i < s->n; i++) {
+        if (i >= s->n_spans) {
+            s->spans[i] = before_rounding(s->r, fabsf(s->v[i]));
+            s->n_spans = i + 1;
+        }
+        int limit = s->v[i] < 0 ? -s->r->k_min : s->r->k_max;
+        double from = s->spans[i].lo * inverse_hi, to = s->spans[i].hi * inverse_lo;
+        if (from > limit) return false;
+        int least = (int)from, most = to < limit ? (int)to : limit;
+        least += least < from || least < 1;
+        if (least > most) return false;
+        if (least < most) {
+            *open = true;
+            continue;
+        }
+        double lo = s->spans[i].lo / least, hi = s->spans[i].hi / least;
+        if (lo > scale->lo) scale->lo = lo, inverse_lo = WIDER / lo;
+        if (hi < scale->hi) scale->hi = hi, inverse_hi = 1 / (WIDER * hi);
+        if (scale->lo > scale->hi) return false;
+    }
+    return true;
+}
+
+// Integers with a common divisor are those of a larger scale; a group of many values whose codes
+// share one does not happen, unless the larger scale is no number of its format.
 static bool primitive(const search *s, float scale) {
     int gcd = 0;
     for (size_t i = 0; i < s->n && gcd != 1; i++) {
@@ -105,46 +154,80 @@ static bool primitive(const search *s, float scale) {
     return gcd <= 1;
 }
 
-// Scales on one side of the first guess that still give the top value, nearest first.
-static void try_side(search *s, int k, float scale, int step) {
-    for (int i = 0; i < 4096; i++) {
-        if (!(scale > 0) || !isfinite(scale) || qn_lattice_value(s->r, scale, k) != s->top) return;
-        if (qn_lattice_stands(s->r, scale, s->v, s->n) &&
-            (s->fit->constant || s->n < 16 || primitive(s, scale)))
-            keep(s, scale);
-        scale = next_scale(s->r->scale, scale, step);
-    }
+static void keep(search *s, float scale) {
+    qn_lattice_fit *f = s->fit;
+    for (size_t i = 0; i < f->n; i++)
+        if (f->scales[i] == scale) return;
+    if (f->n == QN_MAX_STANDING)
+        f->more = true;
+    else
+        f->scales[f->n++] = scale;
+}
+
+static bool try_scale(search *s, float scale) {
+    if (!(scale > 0) || !isfinite(scale) || !qn_lattice_stands(s->r, scale, s->v, s->n))
+        return false;
+    keep(s, scale);
+    return true;
+}
+
+// The scales of an interval. Where there are many, sixteen spread over it stand for all: codes are the
+// same throughout, so the outermost bound the error.
+static void keep_between(search *s, span scale) {
+    enum { FEW = 40, SPREAD = 16 };
+    qn_dtype d = s->r->scale;
+    float first = round_to(d, (float)scale.lo), last = round_to(d, (float)scale.hi);
+    uint32_t step = d == QN_DT_F32 ? 1 : d == QN_DT_BF16 ? 1u << 16 : 0;
+    uint32_t a = d == QN_DT_F16 ? qn_f32_to_f16(first) : qn_f32_bits(first);
+    uint32_t b = d == QN_DT_F16 ? qn_f32_to_f16(last) : qn_f32_bits(last);
+    if (!step) step = 1;
+    uint32_t count = (b - a) / step + 1, stride = count > FEW ? count / (SPREAD - 1) * step : step;
+    if (count > FEW) s->fit->more = true;
+    for (uint64_t u = a; u <= b; u += stride)
+        try_scale(s, d == QN_DT_F16 ? qn_f16_to_f32((uint16_t)u) : qn_f32_from_bits((uint32_t)u));
+    try_scale(s, last);
 }
 
 static void try_code(search *s, int k) {
-    if (!plausible(s, k)) return;
-    float guess = round_to(s->r->scale, s->top / (float)k);
-    if (!(guess > 0)) return;
-    // The guess itself may just miss while a neighbour hits: start one step to each side too.
-    float up = next_scale(s->r->scale, guess, 1);
-    float down = next_scale(s->r->scale, guess, -1);
-    if (qn_lattice_value(s->r, guess, k) == s->top) {
-        try_side(s, k, guess, 1);
-        try_side(s, k, down, -1);
-    } else {
-        try_side(s, k, up, 1);
-        try_side(s, k, down, -1);
+    span scale = {s->top_span.lo / k, s->top_span.hi / k};
+    bool open = true;
+    for (int pass = 0; open && pass < 4; pass++) {
+        span before = scale;
+        if (!narrow(s, &scale, &open)) return;
+        if (before.lo == scale.lo && before.hi == scale.hi) break;
     }
+    keep_between(s, scale);
+}
+
+// Multiples of what stands are no finding of their own, as long as something better stands. (Eight-bit
+// codes reach too far to be multiples, but when by chance all are even, half of them stands too, and
+// neither is proven.)
+static void drop_multiples(search *s) {
+    qn_lattice_fit *f = s->fit;
+    size_t n = 0;
+    bool good[QN_MAX_STANDING];
+    for (size_t i = 0; i < f->n; i++) n += good[i] = primitive(s, f->scales[i]);
+    if (n == 0) return;
+    n = 0;
+    for (size_t i = 0; i < f->n; i++)
+        if (good[i]) f->scales[n++] = f->scales[i];
+    f->n = n;
 }
 
 void qn_lattice_find(const qn_lattice_rule *r, const float *v, size_t n, qn_lattice_fit *fit) {
-    search s = {r, v, n, 0, fit};
+    search s;
+    s.r = r;
+    s.fit = fit;
     fit->n = 0;
-    fit->more = false;
-    fit->constant = true;
-    for (size_t i = 0; i < n; i++) {
-        if (fabsf(v[i]) > fabsf(s.top)) s.top = v[i];
-        fit->constant &= v[i] == v[0];
-    }
-    fit->blank = s.top == 0;
+    fit->more = fit->blank = false;
+    if (!gather(&s, v, n)) return;
+    fit->blank = s.n == 0;
     if (fit->blank) return;
-    int sign = s.top < 0 ? -1 : 1, last = sign < 0 ? -r->k_min : r->k_max;
-    for (int k = 1; k <= last; k++) try_code(&s, sign * k);
+    s.top_span = before_rounding(r, fabsf(s.top));
+    int last = s.top < 0 ? -r->k_min : r->k_max;
+    // The likeliest first, as not all can be kept: of few bits small ones, of eight the largest.
+    for (int k = 1; k <= last; k++) try_code(&s, last > 64 ? last + 1 - k : k);
+    if (n >= 16 && !fit->constant && last <= 64) drop_multiples(&s);
 }
 
 size_t qn_lattice_prefix(const qn_lattice_rule *r, const float *v, size_t max) {

@@ -1,5 +1,5 @@
-// repair: which matrices are wrong and how, mending them row by row, and proving the result by the
-// difference to what was broken. Finding and mending of one row is wrong_codes.c's.
+// repair: which matrices are wrong and how, mending them row by row, and proving the result by breaking
+// it again. Finding is wrong_codes.c's, mending one row wrong_codes_mend.c's.
 #include "quant/repair.h"
 
 #include <math.h>
@@ -93,6 +93,26 @@ static void look_at(void *ctx, size_t i, int thread) {
         qn_wrong_codes_find(m->weights[i], l->hint, &l->findings[i], &l->errs[i]);
 }
 
+// Whether what the right weights need is at hand.
+static bool complete(const clinic *c, const patient *p, qn_err *err) {
+    if (p->finding.scattered)
+        return qn_fail(err, QN_INPUT, "tensor %s: signed-view of an act-order matrix; which scale a "
+                       "column belongs to is not in the file: convert the quantized original instead",
+                       p->w->name);
+    if (!p->finding.asymmetric || c->reference.ckpt) return true;
+    return qn_fail(err, QN_INPUT, "tensor %s: signed-view of codes whose zero points differ from group "
+                   "to group and are not in the file; give the original (--reference)", p->w->name);
+}
+
+// What is likely in one matrix is certain when the same mistake is certain in another.
+static bool seen_elsewhere(const qn_wrong_finding *all, size_t n, const qn_wrong_finding *f) {
+    for (size_t i = 0; i < n; i++)
+        if (all[i].certain && all[i].kind == f->kind && all[i].shift == f->shift &&
+            all[i].bits == f->bits)
+            return true;
+    return false;
+}
+
 static bool admit(clinic *c, const qn_weight *w, const qn_wrong_finding *f, qn_err *err) {
     if (!f->certain)
         return qn_fail(err, QN_INPUT, "tensor %s: perhaps %s, but not certainly (%s); not repaired",
@@ -103,6 +123,7 @@ static bool admit(clinic *c, const qn_weight *w, const qn_wrong_finding *f, qn_e
     p->cols = w->parts[0]->shape[w->parts[0]->n_dims - 1];
     p->n_groups = (p->cols + f->group - 1) / f->group;
     pthread_mutex_init(&p->lock, NULL);
+    if (!complete(c, p, err)) return false;
     if (!c->reference.ckpt) return true;
     p->reference = qn_ckpt_weight(c->reference.ckpt, w->name);
     if (p->reference && p->reference->rows * p->reference->cols == w->parts[0]->n) return true;
@@ -123,6 +144,7 @@ static bool examine(clinic *c, size_t hint, qn_err *err) {
             *err = l.errs[i];
             ok = false;
         } else if (l.findings[i].kind != QN_RIGHT) {
+            l.findings[i].certain |= seen_elsewhere(l.findings, n, &l.findings[i]);
             ok = admit(c, c->model.weights[i], &l.findings[i], err);
         }
     }
@@ -132,24 +154,6 @@ static bool examine(clinic *c, size_t hint, qn_err *err) {
 }
 
 // ---- proof ----
-
-// Broken minus right is a whole number of scales known from the kind of damage, the same for the
-// whole group: no search and no codes needed to see that.
-static bool group_agrees(const qn_wrong_finding *f, const float *broken, const float *right,
-                         size_t n) {
-    double steps = f->kind == QN_SIGNED_VIEW ? 128 : 1, least = INFINITY, most = 0, size = 0;
-    for (size_t i = 0; i < n; i++) {
-        double d = fabs((double)broken[i] - (double)right[i]) / steps;
-        if (d < least) least = d;
-        if (d > most) most = d;
-        size = fmax(size, fmax(fabs((double)broken[i]), fabs((double)right[i])));
-    }
-    // Both numbers were rounded to the file's dtype; half a unit each.
-    double unit = f->rule.stored == QN_DT_BF16 ? 0x1p-8 : f->rule.stored == QN_DT_F16 ? 0x1p-11
-                                                                                      : 0x1p-24;
-    if (f->rule.through_f16) unit += 0x1p-11;
-    return most - least <= 2 * (2 * size * unit + 0x1p-24) / steps + 1e-6 * most;
-}
 
 typedef struct review {
     clinic *c;
@@ -171,8 +175,8 @@ static void review_one(void *ctx, size_t i, int thread) {
         qn_tensor_to_f32(before, r * p->cols, p->cols, a);
         qn_tensor_to_f32(after, r * p->cols, p->cols, b);
         for (size_t at = 0; at < p->cols; at += g)
-            p->mismatches += !group_agrees(&p->finding, a + at, b + at,
-                                           p->cols - at < g ? p->cols - at : g);
+            p->mismatches += !qn_wrong_codes_rebreaks(&p->finding, after->dtype, a + at, b + at,
+                                                      p->cols - at < g ? p->cols - at : g);
     }
     free(a);
     free(b);
@@ -199,8 +203,8 @@ static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
         if (p->mismatches && !first) first = p->w->name;
     }
     json_t *o = json_object(), *s = json_object_get(report, "summary");
-    json_object_set_new(o, "decoder", json_string("broken minus right is the same whole number of "
-                                                  "scales throughout a group"));
+    json_object_set_new(o, "decoder", json_string("what was written, broken again, gives what was "
+                                                  "read, bit for bit"));
     json_object_set_new(o, "rows_checked", json_integer((json_int_t)rows));
     json_object_set_new(o, "mismatches", json_integer((json_int_t)bad));
     json_object_set_new(report, "independent_check", o);
@@ -249,7 +253,15 @@ static bool mend_all(clinic *c, const char *out, const qn_repair_options *o, jso
                     .n_threads = o->n_threads, .describe = describe, .prove = prove, .user = c,
                     .progress = o->progress, .progress_user = o->user,
                     .notes = json_incref(notes)};
-    for (size_t i = 0; i < c->model.n_weights; i++) add_tensor(&r, c, c->model.weights[i]);
+    size_t matrices = 0;
+    for (size_t i = 0; i < c->model.n_weights; i++) {
+        add_tensor(&r, c, c->model.weights[i]);
+        matrices += is_matrix(&c->model, c->model.weights[i]);
+    }
+    if (matrices > c->n)
+        json_array_append_new(r.notes, json_sprintf("%d of %d matrices show no sign of damage and were "
+                                                    "copied as they are", (int)(matrices - c->n),
+                                                    (int)matrices));
     r.readme_note = qn_strf("Repaired by quern %s: %zu of its matrices were wrong; "
                             "quern-report.json says what was exact and what is an estimate.",
                             QN_VERSION, c->n);

@@ -20,7 +20,7 @@ typedef struct qn_repair_options {
 // copied. Quantized ones: a config that misdescribes the tensors is corrected, the tensors copied.
 // Refuses (QN_INPUT, no OUT) when there is nothing to repair, when a finding is not certain, when a
 // group has no solution, or when a damaged matrix holds values that are not finite. The result is
-// read back: broken minus right must be ±128 scales (signed-view) or one scale (zero-offset).
+// read back: broken again, every group must give what was read, bit for bit.
 bool qn_repair(const char *model, const char *out, const qn_repair_options *o, json_t **report,
                qn_err *err);
 

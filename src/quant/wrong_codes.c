@@ -1,5 +1,7 @@
-// Recognising and mending dense weights that were made from codes the wrong way. Everything rests on
-// the lattice (lattice.h): which integers the values are, under the one scale that explains a group.
+// Recognising dense weights that were made from codes the wrong way. Everything rests on the lattice
+// (lattice.h): which integers the values are, under the one scale that explains a group. The lattice
+// proves that there were codes; the shape of their histogram tells right from wrong. Mending is
+// wrong_codes_mend.c's.
 #include "quant/wrong_codes.h"
 
 #include <math.h>
@@ -7,28 +9,22 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/f16.h"
 #include "base/mem.h"
 
-enum { SAMPLE_ROWS = 48, MIN_GROUP = 16, VIEW_MAX = 128, OFFSET_MAX = 17 };
+enum { SAMPLE_ROWS = 48, MIN_GROUP = 16, VIEW_MAX = 129, OFFSET_MAX = 17, MAX_RULES = 4 };
 
 // ---- which roundings may lie behind a file ----
 
-static size_t rules_for(qn_dtype stored, int k_max, qn_lattice_rule out[4]) {
-    const qn_lattice_rule f16[] = {{QN_DT_F16, false, QN_DT_F16, 0, 0}};
-    const qn_lattice_rule bf16[] = {{QN_DT_BF16, false, QN_DT_F16, 0, 0},
-                                    {QN_DT_BF16, true, QN_DT_F16, 0, 0},
-                                    {QN_DT_BF16, false, QN_DT_BF16, 0, 0}};
-    const qn_lattice_rule f32[] = {{QN_DT_F32, true, QN_DT_F16, 0, 0},
-                                   {QN_DT_F32, false, QN_DT_F16, 0, 0},
-                                   {QN_DT_F32, false, QN_DT_BF16, 0, 0},
-                                   {QN_DT_F32, false, QN_DT_F32, 0, 0}};
-    const qn_lattice_rule *list = stored == QN_DT_F16 ? f16 : stored == QN_DT_BF16 ? bf16 : f32;
-    size_t n = stored == QN_DT_F16 ? 1 : stored == QN_DT_BF16 ? 3 : 4;
-    for (size_t i = 0; i < n; i++) {
-        out[i] = list[i];
-        out[i].k_min = -k_max;
-        out[i].k_max = k_max;
-    }
+// From the narrowest to the widest: of two that explain groups of the same size the first is meant.
+static size_t rules_for(qn_dtype stored, int k_max, qn_lattice_rule out[MAX_RULES]) {
+    const qn_lattice_rule list[MAX_RULES] = {{stored, false, QN_DT_BF16, -k_max, k_max},
+                                             {stored, false, QN_DT_F16, -k_max, k_max},
+                                             {stored, true, QN_DT_F16, -k_max, k_max},
+                                             {stored, false, QN_DT_F32, -k_max, k_max}};
+    size_t n = 0;
+    for (size_t i = 0; i < MAX_RULES; i++)
+        if (!list[i].through_f16 || stored == QN_DT_BF16) out[n++] = list[i];
     return n;
 }
 
@@ -37,6 +33,7 @@ static size_t rules_for(qn_dtype stored, int k_max, qn_lattice_rule out[4]) {
 typedef struct sample {
     float *rows; // [n][cols]
     size_t n, cols;
+    qn_dtype stored; // the coarsest format that holds every value
 } sample;
 
 static bool usable(const float *row, size_t cols) {
@@ -46,6 +43,18 @@ static bool usable(const float *row, size_t cols) {
         varied |= row[i] != row[0];
     }
     return varied;
+}
+
+// A file may be wider than what made its values: f16 products saved as f32, bf16 ones as f16.
+static qn_dtype coarsest(const sample *s, qn_dtype file) {
+    bool bf16 = true, f16 = true;
+    for (size_t i = 0; i < s->n * s->cols && (bf16 || f16); i++) {
+        float x = s->rows[i];
+        bf16 = bf16 && qn_bf16_to_f32(qn_f32_to_bf16(x)) == x;
+        f16 = f16 && qn_f16_to_f32(qn_f32_to_f16(x)) == x;
+    }
+    if (file == QN_DT_F16) f16 = true;
+    return bf16 ? QN_DT_BF16 : f16 ? QN_DT_F16 : QN_DT_F32;
 }
 
 // Rows spread over the matrix; constant and damaged ones say nothing.
@@ -59,208 +68,138 @@ static void take_sample(const qn_tensor *t, sample *s) {
         qn_tensor_to_f32(t, i * rows / want * s->cols, s->cols, to);
         s->n += usable(to, s->cols);
     }
+    s->stored = coarsest(s, t->dtype);
 }
 
 // ---- group size ----
 
-static bool all_explained(const qn_lattice_rule *r, const sample *s, size_t group, size_t rows) {
+// All but one group in fifty: a damaged one does not hide what the others say.
+static bool explained(const qn_lattice_rule *r, const sample *s, size_t group) {
     qn_lattice_fit fit;
-    for (size_t i = 0; i < s->n && i < rows; i++)
+    size_t per_row = (s->cols + group - 1) / group, allowed = s->n * per_row / 50;
+    for (size_t i = 0; i < s->n; i++)
         for (size_t at = 0; at < s->cols; at += group) {
             size_t n = s->cols - at < group ? s->cols - at : group;
             qn_lattice_find(r, s->rows + i * s->cols + at, n, &fit);
-            if (fit.n == 0 && !fit.blank) return false;
+            if (fit.n == 0 && !fit.blank && allowed-- == 0) return false;
         }
     return true;
 }
 
-// The shortest first run over the rows is the group: the first value past a boundary contradicts the
-// old scale in nearly every row. 0 when there is no lattice.
-static size_t find_group(const qn_lattice_rule *r, const sample *s, size_t hint) {
-    size_t shortest = s->cols;
-    if (hint) return all_explained(r, s, hint, SAMPLE_ROWS) ? hint : 0;
-    for (size_t i = 0; i < s->n && shortest >= MIN_GROUP; i++) {
-        size_t run = qn_lattice_prefix(r, s->rows + i * s->cols, shortest);
-        if (run < shortest) shortest = run;
+static int by_size(const void *a, const void *b) {
+    size_t x = *(const size_t *)a, y = *(const size_t *)b;
+    return (x > y) - (x < y);
+}
+
+// How far one scale goes in the rows whose first group is among the shortest; 0 when there is no
+// lattice. An eighth of the rows may be odd.
+static size_t first_run(const qn_lattice_rule *r, const sample *s) {
+    size_t runs[SAMPLE_ROWS], n_short = 0, rank = s->n / 8;
+    size_t least = s->cols < MIN_GROUP ? s->cols : MIN_GROUP;
+    for (size_t i = 0; i < s->n; i++) {
+        runs[i] = qn_lattice_prefix(r, s->rows + i * s->cols, s->cols);
+        n_short += runs[i] < least;
+        if (n_short > rank) return 0;
     }
-    if (shortest < MIN_GROUP) return 0;
-    if (all_explained(r, s, shortest, 4)) return shortest;
-    for (size_t g = 1024; g >= MIN_GROUP; g /= 2)
-        if (g < shortest && all_explained(r, s, g, 4)) return g;
+    qsort(runs, s->n, sizeof *runs, by_size);
+    return runs[rank];
+}
+
+// The first value past a boundary contradicts the old scale in nearly every row, so the runs end at
+// the boundary or a little behind it. Groups are whole rows or, in practice, multiples of 8.
+static size_t find_group(const qn_lattice_rule *r, const sample *s, size_t hint) {
+    if (hint) return explained(r, s, hint) ? hint : 0;
+    size_t run = first_run(r, s);
+    if (run == s->cols && explained(r, s, run)) return run;
+    for (size_t g = run / 8 * 8; g >= MIN_GROUP; g -= 8)
+        if (explained(r, s, g)) return g;
+    for (size_t g = run; g >= MIN_GROUP && g + 8 > run; g--)
+        if (g % 8 && explained(r, s, g)) return g;
     return 0;
 }
 
 // ---- what the integers look like ----
 
+enum { MIDDLE = 132 };
+
 typedef struct codes {
-    uint64_t n, low, high; // values; |k| < 32; |k| ≥ 96
-    double sum;
-    int min, max, widest;  // over all groups; largest max − min of a group
-    size_t groups, explained, at_limit, without_zero;
+    uint64_t n, at[2 * MIDDLE + 1]; // values; how many have code k, at [MIDDLE + k]
+    int min, max, widest;           // over all groups; largest max − min of a group
+    size_t groups, explained, varied; // varied: explained and not constant
+    size_t precise, extreme;        // signed view: groups whose scale is not coarse; of those the
+                                    // ones with a code at ±126 and beyond
+    size_t both_ends;               // groups with codes at both ends
+    size_t at_limit;                // groups with a wrong code ±128
+    size_t beside_zero[2];          // widest groups that lie wholly below, above 0, next to it
+    size_t straddling;              // groups with codes on both sides of 0
+    double bits;                    // evidence that these are codes at all
+    double sum, mean_of_means, square_of_means, expected_square; // of right codes, per group
+    double w, x, xx, y, xy, yy;     // mean code y over 1 / scale x, for the line through groups
 } codes;
 
-static void count_group(const qn_lattice_rule *r, float scale, const float *v, size_t n,
-                        codes *c) {
-    int lo = 1 << 20, hi = -(1 << 20), k;
+typedef struct group_codes {
+    int lo, hi;
+    double sum, squares, right_sum, right_squares, bits;
+    bool zero, minus_one, near_zero;
+} group_codes;
+
+static bool read_group(const qn_lattice_rule *r, float scale, const float *v, size_t n, codes *c,
+                       group_codes *g) {
+    bool seen[MIDDLE + 1] = {false};
+    *g = (group_codes){.lo = MIDDLE, .hi = -MIDDLE, .bits = -12}; // some 2^12 scales were open
     for (size_t i = 0; i < n; i++) {
-        if (!qn_lattice_code(r, scale, v[i], &k)) continue;
-        c->n++;
-        c->sum += k;
-        c->low += abs(k) < 32;
-        c->high += abs(k) >= 96;
-        if (k < lo) lo = k;
-        if (k > hi) hi = k;
+        int k, a;
+        if (!qn_lattice_code(r, scale, v[i], &k)) return false;
+        c->at[MIDDLE + k]++;
+        a = abs(k);
+        if (!seen[a]) g->bits -= log2(qn_lattice_chance(r, scale, v[i]));
+        seen[a] = true;
+        if (k < g->lo) g->lo = k;
+        if (k > g->hi) g->hi = k;
+        double right = k < 0 ? k + 128 : k - 128;
+        g->sum += k;
+        g->squares += (double)k * k;
+        g->right_sum += right;
+        g->right_squares += right * right;
     }
-    if (lo < c->min) c->min = lo;
-    if (hi > c->max) c->max = hi;
-    if (hi - lo > c->widest) c->widest = hi - lo;
-    c->at_limit += lo == -VIEW_MAX;
-    c->without_zero += (hi < 0 || lo > 0) && lo != hi;
-}
-
-static void count_codes(const qn_lattice_rule *r, const sample *s, size_t group, codes *c) {
-    qn_lattice_fit fit;
-    *c = (codes){.min = 1 << 20, .max = -(1 << 20)};
-    for (size_t i = 0; i < s->n; i++)
-        for (size_t at = 0; at < s->cols; at += group) {
-            const float *v = s->rows + i * s->cols + at;
-            size_t n = s->cols - at < group ? s->cols - at : group;
-            qn_lattice_find(r, v, n, &fit);
-            if (fit.blank) continue;
-            c->groups++;
-            if (fit.n == 0) continue;
-            c->explained++;
-            if (!fit.constant) count_group(r, fit.scales[0], v, n, c);
-        }
-}
-
-static double share(uint64_t part, uint64_t whole) {
-    return whole ? (double)part / (double)whole : 0;
-}
-
-// Codes of real weights lie near 0, so their signed view lies near ±128: the reverse of a healthy
-// 8-bit file. Flat distributions, where both shares are alike, are nobody's weights.
-static bool looks_signed(const codes *c, size_t group, qn_wrong_finding *f) {
-    double low = share(c->low, c->n), high = share(c->high, c->n);
-    if (c->n < 64 || c->explained < c->groups || high < 4 * low || high < 0.25) return false;
-    f->kind = QN_SIGNED_VIEW;
-    f->bits = 8;
-    f->hole = low;
-    f->certain = c->n >= 256;
-    f->confidence = c->n >= 4096 ? 0.9999 : c->n >= 256 ? 0.99 : 0.8;
-    snprintf(f->evidence, sizeof f->evidence,
-             "every value is a multiple of its group's scale (groups of %zu), %.1f %% of the codes "
-             "lie at ±96…±128 and %.1f %% within ±32 of 0, max|w| = 128·scale in %.0f %% of the "
-             "groups", group, 100 * high, 100 * low, 100 * share(c->at_limit, c->explained));
+    g->zero = seen[0];
+    g->near_zero = seen[0] || seen[1] || seen[2];
+    for (size_t i = 0; i < n && !g->minus_one; i++) g->minus_one = v[i] < 0 && -v[i] < 1.5f * scale;
     return true;
 }
 
-static int bits_of(int widest) { return widest <= 3 ? 2 : widest <= 7 ? 3 : widest <= 15 ? 4 : 0; }
-
-// Every code shifted by one: the mean lies at ∓1 scale, and some groups leave the range of codes
-// or do not contain 0 any more.
-static bool looks_shifted(const codes *c, size_t group, qn_wrong_finding *f) {
-    double mean = c->n ? c->sum / (double)c->n : 0;
-    int bits = bits_of(c->widest), half = bits ? 1 << (bits - 1) : 0;
-    if (!bits || c->n < 1024 || c->explained < c->groups || fabs(fabs(mean) - 1) > 0.25)
-        return false;
-    f->kind = QN_ZERO_OFFSET;
-    f->bits = bits;
-    f->shift = mean < 0 ? 1 : -1;
-    bool symmetric = c->max - c->min == 2 * half - 1;
-    f->certain = (symmetric && c->min + f->shift == -half) || c->without_zero > 0;
-    f->confidence = f->certain ? 0.999 : 0.7;
-    snprintf(f->evidence, sizeof f->evidence,
-             "%d-bit codes (groups of %zu) from %d to %d with a mean of %.2f: every group is "
-             "shifted by one scale", bits, group, c->min, c->max, mean);
-    return true;
+static void add_group(codes *c, const group_codes *g, float scale, size_t n) {
+    double size = (double)n, mean = g->sum / size, right = g->right_sum / size;
+    double variance = g->right_squares / size - right * right, x = 1 / (double)scale;
+    c->n += n;
+    c->varied++;
+    if (g->lo < c->min) c->min = g->lo;
+    if (g->hi > c->max) c->max = g->hi;
+    if (g->hi - g->lo > c->widest) c->widest = g->hi - g->lo;
+    bool precise = scale > 0x1p-17f; // a subnormal scale is off by more than a code
+    c->precise += precise;
+    c->extreme += precise && g->near_zero;
+    c->both_ends += g->zero && g->minus_one;
+    c->at_limit += g->lo == -128 || g->hi == 128;
+    c->straddling += g->lo < 0 && g->hi > 0;
+    if (g->bits > 0) c->bits += g->bits;
+    c->sum += g->sum;
+    c->mean_of_means += right;
+    c->square_of_means += right * right;
+    c->expected_square += variance / size;
+    c->w += size;
+    c->x += size * x;
+    c->xx += size * x * x;
+    c->y += size * mean;
+    c->xy += size * x * mean;
+    c->yy += g->squares; // with the scatter inside the groups
 }
 
-static bool try_rules(const sample *s, qn_dtype stored, int k_max, size_t hint,
-                      bool (*looks)(const codes *, size_t, qn_wrong_finding *),
-                      qn_wrong_finding *f) {
-    qn_lattice_rule rules[4];
-    size_t n = rules_for(stored, k_max, rules);
-    for (size_t i = 0; i < n; i++) {
-        size_t group = find_group(&rules[i], s, hint);
-        if (!group) continue;
-        codes c;
-        count_codes(&rules[i], s, group, &c);
-        if (!looks(&c, group, f)) continue;
-        f->rule = rules[i];
-        f->group = group;
-        f->groups_tried = c.groups;
-        f->groups_explained = c.explained;
-        f->mean_code = c.n ? c.sum / (double)c.n : 0;
-        return true;
-    }
-    return false;
-}
-
-bool qn_wrong_codes_find(const qn_weight *w, size_t hint, qn_wrong_finding *out, qn_err *err) {
-    const qn_tensor *t = w->parts[0];
-    *out = (qn_wrong_finding){0};
-    if (w->scheme || !t->data || t->n_dims < 2 || t->n == 0) return true;
-    if (t->dtype != QN_DT_F16 && t->dtype != QN_DT_BF16 && t->dtype != QN_DT_F32) return true;
-    if (hint > t->shape[t->n_dims - 1])
-        return qn_fail(err, QN_USAGE, "group size is %zu, but tensor %s has %zu inputs", hint,
-                       t->name, t->shape[t->n_dims - 1]);
-    sample s;
-    take_sample(t, &s);
-    if (s.n > 0 && !try_rules(&s, t->dtype, OFFSET_MAX, hint, looks_shifted, out))
-        try_rules(&s, t->dtype, VIEW_MAX, hint, looks_signed, out);
-    free(s.rows);
-    return true;
-}
-
-// ---- mending ----
-
-// The right code for a wrong one. In a signed view k = 128 stands for a negative scale's −128.
-static int right_code(const qn_wrong_finding *f, int k) {
-    if (f->kind == QN_ZERO_OFFSET) return k + f->shift;
-    return k < 0 ? k + 128 : k - 128;
-}
-
-static void apply(const qn_wrong_finding *f, float scale, const float *v, size_t n, float *out) {
-    for (size_t i = 0; i < n; i++) {
-        int k = 0;
-        qn_lattice_code(&f->rule, scale, v[i], &k);
-        out[i] = (float)right_code(f, k) * scale;
-    }
-}
-
-// How unlikely a standing scale is; the least wins. A quantizer puts the largest weight at code
-// ±127 or ±128.
-static double unlikely(const qn_wrong_finding *f, float scale, const float *v, size_t n,
-                       const float *reference) {
-    double top = 0, off = 0;
-    for (size_t i = 0; i < n; i++) {
-        int k = 0;
-        qn_lattice_code(&f->rule, scale, v[i], &k);
-        double c = right_code(f, k);
-        if (reference) off += fabs(c * (double)scale - (double)reference[i]);
-        if (fabs(c) > top) top = fabs(c);
-    }
-    if (reference) return off;
-    if (f->kind == QN_ZERO_OFFSET) return 0; // neighbours of one scale: the middle is taken
-    return fabs(top - 127.5);
-}
-
-static size_t choose(const qn_wrong_finding *f, const qn_lattice_fit *fit, const float *v, size_t n,
-                     const float *reference) {
-    size_t best = 0;
-    if (f->kind == QN_ZERO_OFFSET && !reference) {
-        // Scales that give the largest one's integers are neighbours; the middle errs least.
-        size_t same = 1;
-        while (same < fit->n && fit->scales[same] > 0.97f * fit->scales[0]) same++;
-        return same / 2;
-    }
-    double least = INFINITY;
-    for (size_t i = 0; i < fit->n; i++) {
-        double u = unlikely(f, fit->scales[i], v, n, reference);
-        if (u < least) least = u, best = i;
-    }
-    return best;
+// Groups as wide as the bits allow that lie just beside 0; known only when all widths are.
+static void count_beside_zero(codes *c, int lo, int hi) {
+    if (hi - lo != c->widest) return;
+    c->beside_zero[0] += hi == -1;
+    c->beside_zero[1] += lo == 1;
 }
 
 static int falling(const void *a, const void *b) {
@@ -268,61 +207,314 @@ static int falling(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-// How far any other standing scale would take a value of the group.
-static double spread(const qn_wrong_finding *f, const qn_lattice_fit *fit, const float *v, size_t n,
-                     const float *chosen) {
-    double worst = 0;
-    for (size_t s = 0; s < fit->n; s++)
-        for (size_t i = 0; i < n; i++) {
-            int k = 0;
-            qn_lattice_code(&f->rule, fit->scales[s], v[i], &k);
-            double d = fabs((double)right_code(f, k) * (double)fit->scales[s] - (double)chosen[i]);
-            if (d > worst) worst = d;
-        }
-    return worst;
+// The smallest integers, that is the largest scale; its neighbours give the same ones, so the middle.
+static float likeliest(qn_lattice_fit *fit) {
+    size_t same = 1;
+    qsort(fit->scales, fit->n, sizeof *fit->scales, falling);
+    while (same < fit->n && fit->scales[same] > 0.992f * fit->scales[0]) same++;
+    return fit->scales[same / 2];
 }
 
-// A group of one negative value is what padding looks like through a signed view: code 0 became
-// −128 throughout. Many scales stand for a constant; the one that makes it zeros is the likely one.
-static bool is_padding(const qn_wrong_finding *f, const qn_lattice_fit *fit, const float *v) {
-    float scale = -v[0] / 128;
-    return f->kind == QN_SIGNED_VIEW && fit->constant && scale > 0 &&
-           qn_lattice_value(&f->rule, scale, -128) == v[0];
-}
-
-static bool mend_group(const qn_wrong_finding *f, const float *v, size_t n, const float *reference,
-                       float *out, double *bound) {
+static void count_codes(const qn_lattice_rule *r, const sample *s, size_t group, codes *c) {
     qn_lattice_fit fit;
-    qn_lattice_find(&f->rule, v, n, &fit);
-    if (fit.blank) { // the scale is gone; nothing but zeros is likely
-        memset(out, 0, n * sizeof *out);
-        *bound = INFINITY;
-        return true;
+    size_t per_row = (s->cols + group - 1) / group, n_ends = 0;
+    int(*ends)[2] = qn_alloc(s->n * per_row * sizeof *ends);
+    *c = (codes){.min = MIDDLE, .max = -MIDDLE};
+    for (size_t i = 0; i < s->n; i++)
+        for (size_t at = 0; at < s->cols; at += group) {
+            const float *v = s->rows + i * s->cols + at;
+            size_t n = s->cols - at < group ? s->cols - at : group;
+            group_codes g;
+            qn_lattice_find(r, v, n, &fit);
+            if (fit.blank) continue;
+            c->groups++;
+            c->explained += fit.n > 0;
+            if (fit.n == 0 || fit.constant) continue;
+            float scale = likeliest(&fit);
+            if (!read_group(r, scale, v, n, c, &g)) continue;
+            add_group(c, &g, scale, n);
+            ends[n_ends][0] = g.lo;
+            ends[n_ends++][1] = g.hi;
+        }
+    for (size_t i = 0; i < n_ends; i++) count_beside_zero(c, ends[i][0], ends[i][1]);
+    free(ends);
+}
+
+static double share(uint64_t part, uint64_t whole) {
+    return whole ? (double)part / (double)whole : 0;
+}
+
+static uint64_t of_code(const codes *c, int k) {
+    return k < -MIDDLE || k > MIDDLE ? 0 : c->at[MIDDLE + k];
+}
+
+// How many codes have a magnitude from … to.
+static uint64_t of_size(const codes *c, int from, int to) {
+    uint64_t n = 0;
+    for (int a = from; a <= to; a++) n += of_code(c, a) + (a ? of_code(c, -a) : 0);
+    return n;
+}
+
+// ---- signed view ----
+
+// Exact zeros are many in pruned and padded weights; in a signed view they are all −128, and nothing
+// is ±127. No right codes are clipped on one side only.
+static bool pruned_view(const codes *c) {
+    uint64_t zero = of_size(c, 128, 128);
+    return zero * 33 > c->n && zero > 2 * c->varied && zero > 8 * of_size(c, 127, 127);
+}
+
+// How much better, in nats, the integers fit weights around 0 when read as a signed view (right code
+// 128 − |k| from 0) than when taken as they are. Values clipped to the ends of the range and exact
+// zeros make spikes under either reading; unless there is nothing else, only what lies between counts.
+static double better_as_view(const codes *c, double *ratio) {
+    bool inside = of_size(c, 2, 126) >= 32 && !pruned_view(c);
+    int from = inside ? 2 : 0, to = inside ? 126 : 128;
+    double n = 0, as_is = 1, as_view = 1;
+    for (int a = from; a <= to; a++) {
+        double count = (double)of_size(c, a, a);
+        n += count;
+        as_is += count * a * a;
+        as_view += count * (128 - a) * (128 - a);
     }
-    if (fit.n == 0) return false;
-    if (is_padding(f, &fit, v) && !reference) {
-        memset(out, 0, n * sizeof *out);
-        *bound = spread(f, &fit, v, n, out);
-        return true;
-    }
-    qsort(fit.scales, fit.n, sizeof *fit.scales, falling);
-    apply(f, fit.scales[choose(f, &fit, v, n, reference)], v, n, out);
-    *bound = fit.n == 1 && !fit.more ? 0 : spread(f, &fit, v, n, out);
+    *ratio = sqrt(as_is / as_view);
+    return n * log(*ratio);
+}
+
+// Weights have one peak, at 0: read as a view the codes are densest there, and right code 0 is no
+// rarer than ±1. Healthy weights with two peaks of their own have neither, nor a value near 0 in
+// every group, as the largest weight of a group becomes in a signed view.
+static bool peaked(const codes *c) {
+    double zero = (double)of_size(c, 128, 128), ones = (double)of_size(c, 127, 127) / 2;
+    double inner = (double)of_size(c, 119, 126), outer = (double)of_size(c, 88, 104);
+    uint64_t hole = of_size(c, 0, 31), groups = c->varied;
+    // Full-range quantizers put the largest weight of every group at −128: that one is no zero.
+    if (c->at_limit * 33 >= c->varied * 32 && zero < 1.5 * (double)c->varied)
+        zero -= (double)c->at_limit;
+    if (zero + 2 * sqrt(zero + 1) < 0.4 * ones) return false;
+    if ((inner + 2 * sqrt(inner + 1)) / 8 < 0.8 * outer / 17 && !pruned_view(c)) return false;
+    if (2 * hole < groups) return false;
+    return (double)of_size(c, 0, 0) <= (double)groups + 0.03 * (double)c->n;
+}
+
+static double confidence_of(double nats, double bits) {
+    double least = fmin(nats, bits * 0.69);
+    return fmin(1 - exp(-least), 0.9999);
+}
+
+// Zero points that differ show in the groups' means, and a range that is used from end to end.
+static bool is_asymmetric(const codes *c) {
+    double n = (double)c->varied, mean = c->mean_of_means / n;
+    double spread = c->square_of_means / n - mean * mean;
+    return c->varied >= 8 && c->both_ends * 10 > c->varied * 6 &&
+           spread > 2.25 * c->expected_square / n;
+}
+
+static bool looks_signed(const codes *c, size_t group, qn_wrong_finding *f) {
+    double ratio, nats = better_as_view(c, &ratio);
+    if (c->n < 64 || c->explained < c->groups - c->groups / 50 || ratio < 1.1 || nats < 10)
+        return false;
+    if (c->bits < 30 || of_size(c, 129, MIDDLE) > c->n / 500 || !peaked(c)) return false;
+    double low = share(of_size(c, 0, 31), c->n), high = share(of_size(c, 96, 128), c->n);
+    f->kind = QN_SIGNED_VIEW;
+    f->bits = 8;
+    f->hole = low;
+    f->certain = c->bits >= 64 && nats >= 20;
+    f->confidence = confidence_of(nats, c->bits);
+    f->mirrored = of_code(c, 128) * 20 > c->varied; // bf16 takes a few 127 for 128
+    f->asymmetric = is_asymmetric(c);
+    f->scattered = !f->asymmetric && c->precise >= 64 && group >= 32 &&
+                   c->extreme * 10 < c->precise * 7;
+    snprintf(f->evidence, sizeof f->evidence,
+             "every value is a multiple of its group's scale (groups of %zu), %.1f %% of the codes "
+             "lie at ±96…±128 and %.1f %% within ±32 of 0, max|w| = 128·scale in %.0f %% of the "
+             "groups%s", group, 100 * high, 100 * low,
+             100 * share(c->at_limit, c->varied),
+             f->asymmetric ? "; zero points differ, only a reference can supply them"
+             : f->scattered ? "; act-order: which scale a column belongs to is not in the "
+                              "file" : "");
     return true;
 }
 
-bool qn_wrong_codes_mend(const qn_wrong_finding *f, const float *broken, size_t cols,
-                         const char *name, qn_mended_row *out, qn_err *err) {
-    for (size_t at = 0, g = 0; at < cols; at += f->group, g++) {
-        size_t n = cols - at < f->group ? cols - at : f->group;
-        const float *reference = out->reference ? out->reference + at : NULL;
-        for (size_t i = 0; i < n; i++)
-            if (!isfinite(broken[at + i]))
-                return qn_fail(err, QN_NONFINITE, "tensor %s: column %zu is not finite and cannot "
-                               "be repaired", name, at + i);
-        if (!mend_group(f, broken + at, n, reference, out->values + at, &out->bounds[g]))
-            return qn_fail(err, QN_INPUT, "tensor %s: no scale explains columns %zu to %zu", name,
-                           at, at + n - 1);
+// ---- zero off by one ----
+
+static int bits_of(int widest) {
+    return widest <= 3 ? 2 : widest <= 7 ? 3 : widest <= 15 ? 4 : widest <= 255 ? 8 : 0;
+}
+
+// A line through the groups' mean codes over 1 / scale: weights that have a mean give the slope, a
+// wrong zero the height, which is ±1 whatever the scale.
+static bool line_says(const codes *c, int shift) {
+    double n = c->w, sxx = c->xx - c->x * c->x / n, sxy = c->xy - c->x * c->y / n;
+    double syy = c->yy - c->y * c->y / n;
+    if (c->varied < 16 || c->n < 2048 || !(sxx > 0)) return false;
+    double slope = sxy / sxx, height = (c->y - slope * c->x) / n;
+    double error = sqrt(fmax(syy - slope * sxy, 0) / n * (1 / n + c->x / n * c->x / n / sxx));
+    return fabs(height + shift) < 0.25 && fabs(height) > 6 * error;
+}
+
+static int n_used(const codes *c) {
+    int n = 0;
+    for (int k = -MIDDLE; k <= MIDDLE; k++) n += of_code(c, k) > 0;
+    return n;
+}
+
+// Low bits: the mean lies at ∓1 scale; the range of a symmetric quantizer has moved, some groups that
+// use all codes do not contain 0 any more, or the groups' means go with their scales.
+static bool looks_shifted(const codes *c, size_t group, qn_wrong_finding *f) {
+    double mean = c->n ? c->sum / (double)c->n : 0;
+    int bits = bits_of(c->widest), half = bits ? 1 << (bits - 1) : 0, shift = mean < 0 ? 1 : -1;
+    if (!bits || bits > 4 || c->n < 256 || c->explained < c->groups - c->groups / 50) return false;
+    if (fabs(mean) < 0.3 || c->bits < 30 || n_used(c) * 3 < 4 * half) return false;
+    bool one = fabs(fabs(mean) - 1) < 0.35;
+    // Negative scales move a range to −7 … 8 as well, without moving the mean; none gives −9.
+    bool moved = c->max - c->min == 2 * half - 1 &&
+                 (shift > 0 ? c->min == -half - 1 : one && c->max == half) &&
+                 of_code(c, c->min) > 1 && of_code(c, c->max) > 1;
+    bool beside = c->beside_zero[shift < 0] > 0 && c->beside_zero[shift > 0] == 0;
+    bool line = one && c->straddling * 5 > c->varied && line_says(c, shift);
+    f->certain = c->bits >= 64 && (moved || (one && beside) || line);
+    if (!f->certain && (fabs(fabs(mean) - 1) > 0.25 || c->n < 1024 || c->straddling * 5 <= c->varied))
+        return false;
+    f->kind = QN_ZERO_OFFSET;
+    f->bits = bits;
+    f->shift = shift;
+    f->confidence = !f->certain ? 0.7 : moved || beside ? 0.999 : 0.99;
+    snprintf(f->evidence, sizeof f->evidence,
+             "%d-bit codes (groups of %zu) from %d to %d with a mean of %.2f: every group is "
+             "shifted by one scale", bits, group, c->min, c->max, mean);
+    return true;
+}
+
+// 8 bits: a mean of one code is lost in the noise of ±47, but the range is not: −129 is no 8-bit code
+// under either sign of the scale, and a range that ends at 126 on one side and at 128 on the other is
+// no quantizer's. Zero points that differ leave no such trace.
+static int range_moved(const codes *c, double mean) {
+    enum { SOME = 2, MANY = 12 };
+    uint64_t lo = of_code(c, c->min), hi = of_code(c, c->max);
+    if (c->min == -129 && c->max == 126) return lo >= SOME && hi >= SOME ? 1 : 0;
+    if (lo < MANY || hi < MANY || fabs(mean) < 0.25) return 0;
+    if (c->min == -128 && c->max == 126) return mean < 0 ? 1 : 0;
+    return c->max == 128 && (c->min == -127 || c->min == -126) && mean > 0 ? -1 : 0;
+}
+
+static bool looks_shifted_8(const codes *c, size_t group, qn_wrong_finding *f) {
+    double mean = c->n ? c->sum / (double)c->n : 0, ratio;
+    int shift = range_moved(c, mean);
+    if (!shift || c->explained < c->groups || c->bits < 64 || better_as_view(c, &ratio) > 0)
+        return false;
+    f->kind = QN_ZERO_OFFSET;
+    f->bits = 8;
+    f->shift = shift;
+    f->certain = true;
+    f->confidence = c->min == -129 ? 0.999 : 0.99;
+    snprintf(f->evidence, sizeof f->evidence,
+             "8-bit codes (groups of %zu) from %d to %d with a mean of %.2f: the range is shifted by "
+             "one scale", group, c->min, c->max, mean);
+    return true;
+}
+
+static bool looks_wrong_8(const codes *c, size_t group, qn_wrong_finding *f) {
+    return looks_shifted_8(c, group, f) || looks_signed(c, group, f);
+}
+
+// ---- all of it ----
+
+// What can be mended is only what the kind of damage makes possible.
+static void narrow_rule(qn_wrong_finding *f) {
+    if (f->kind == QN_SIGNED_VIEW) f->rule.k_min = -128, f->rule.k_max = 128;
+    if (f->kind == QN_ZERO_OFFSET && f->bits == 8) {
+        f->rule.k_min = -128 - f->shift;
+        f->rule.k_max = 127 - f->shift;
     }
+}
+
+// bf16 times a power of two is bf16 again, whatever the scale was rounded to before: only other
+// integers can tell a bf16 scale.
+static bool may_tell(const qn_lattice_rule *r, const codes *c) {
+    uint64_t other = 0;
+    if (r->stored != QN_DT_BF16 || r->scale != QN_DT_BF16) return true;
+    for (int a = 3; a <= MIDDLE; a++)
+        if (a & (a - 1)) other += of_size(c, a, a);
+    return other >= 64;
+}
+
+// The rule that explains the longest groups, and of those with the same the one that explains most of
+// them. 0 groups when none does.
+static size_t best_rule(const sample *s, int k_max, size_t hint, qn_lattice_rule *rule, codes *c) {
+    qn_lattice_rule rules[MAX_RULES];
+    size_t n = rules_for(s->stored, k_max, rules), groups[MAX_RULES], longest = 0;
+    for (size_t i = 0; i < n; i++) {
+        groups[i] = find_group(&rules[i], s, hint);
+        if (groups[i] > longest) longest = groups[i];
+    }
+    codes *tried = QN_NEW(codes);
+    bool first = true, whole = false;
+    for (size_t i = 0; longest && i < n && !whole; i++) {
+        if (groups[i] < longest) continue;
+        count_codes(&rules[i], s, longest, tried);
+        if (!may_tell(&rules[i], tried)) continue;
+        whole = tried->explained == tried->groups;
+        if (first || tried->explained > c->explained) *c = *tried, *rule = rules[i];
+        first = false;
+    }
+    free(tried);
+    return first ? 0 : longest;
+}
+
+typedef bool (*looks_fn)(const codes *c, size_t group, qn_wrong_finding *f);
+
+// True when the codes are known, be they right or wrong: nothing else need be tried.
+static bool try_codes(const sample *s, int k_max, size_t hint, looks_fn looks,
+                      qn_wrong_finding *f) {
+    codes *c = QN_NEW(codes);
+    qn_wrong_finding found = {0};
+    found.group = best_rule(s, k_max, hint, &found.rule, c);
+    bool known = found.group && c->explained == c->groups && c->bits >= 64;
+    if (found.group && looks(c, found.group, &found)) {
+        found.groups_tried = c->groups;
+        found.groups_explained = c->explained;
+        found.mean_code = c->n ? c->sum / (double)c->n : 0;
+        narrow_rule(&found);
+        *f = found;
+        known = true;
+    }
+    free(c);
+    return known;
+}
+
+static bool is_plain(const qn_weight *w) {
+    const qn_tensor *t = w->parts[0];
+    if (w->scheme || !t->data || t->n_dims < 2 || t->n == 0) return false;
+    return t->dtype == QN_DT_F16 || t->dtype == QN_DT_BF16 || t->dtype == QN_DT_F32;
+}
+
+int qn_wrong_codes_bits(const qn_weight *w, size_t *group) {
+    sample s;
+    int bits = 0;
+    if (!is_plain(w)) return 0;
+    take_sample(w->parts[0], &s);
+    codes *c = QN_NEW(codes);
+    qn_lattice_rule rule;
+    for (int pass = 0; s.n > 0 && !bits && pass < 2; pass++)
+        if ((*group = best_rule(&s, pass ? VIEW_MAX : OFFSET_MAX, 0, &rule, c)) && c->bits >= 30)
+            bits = bits_of(c->widest);
+    free(c);
+    free(s.rows);
+    return bits;
+}
+
+bool qn_wrong_codes_find(const qn_weight *w, size_t hint, qn_wrong_finding *out, qn_err *err) {
+    const qn_tensor *t = w->parts[0];
+    *out = (qn_wrong_finding){0};
+    if (!is_plain(w)) return true;
+    if (hint > t->shape[t->n_dims - 1])
+        return qn_fail(err, QN_USAGE, "group size is %zu, but tensor %s has %zu inputs", hint,
+                       t->name, t->shape[t->n_dims - 1]);
+    sample s;
+    take_sample(t, &s);
+    if (s.n > 0 && !try_codes(&s, OFFSET_MAX, hint, looks_shifted, out))
+        try_codes(&s, VIEW_MAX, hint, looks_wrong_8, out);
+    free(s.rows);
     return true;
 }
