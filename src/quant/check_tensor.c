@@ -183,7 +183,8 @@ static void report_codes(const qn_check_tensor *t, const struct part *p, json_t 
     if (p->zero_scales)
         qn_problem_add(problems, QN_WARNING, "zero-scale", w->name, t->order,
                        "%llu groups have scale 0 (%llu of them with codes that are not the zero "
-                       "point, whose values are lost); a quantizer or kernel that divides by it makes nan",
+                       "point, whose values are lost); a quantizer or kernel that divides by it "
+                       "makes nan",
                        (unsigned long long)p->zero_scales, (unsigned long long)p->odd_zero_scales);
     if (p->bad_scales)
         qn_problem_add(problems, QN_ERROR, "non-finite", w->name, t->order,
@@ -217,8 +218,7 @@ static bool check_codes(qn_pool *pool, const qn_check_tensor *t, json_t *entry,
 // f16 already they have lost what they had to lose.
 static void judge_underflow(const qn_check_tensor *t, const qn_stats *s, qn_problems *problems) {
     double n = (double)(s->n - s->n_nonfinite - s->n_zero);
-    if (n == 0 || (!t->w->scheme && t->w->parts[0]->dtype == QN_DT_F16)) return;
-    if ((double)s->n_vanishing < 1e-3 * n && (double)s->n_subnormal < 0.1 * n) return;
+    if (!qn_stats_fade_as_f16(s) || (!t->w->scheme && t->w->parts[0]->dtype == QN_DT_F16)) return;
     qn_problem_add(problems, QN_WARNING, "fp16-range", t->w->name, t->order,
                    "%.3g %% of its values are below f16's normal numbers, %llu of %llu become 0 as "
                    "f16", 100 * (double)s->n_subnormal / n, (unsigned long long)s->n_vanishing,

@@ -88,6 +88,11 @@ double qn_stats_kurtosis(const qn_stats *s) {
     return s->m2 > 0 ? s->m4 * finite_count(s) / (s->m2 * s->m2) : 0;
 }
 
+bool qn_stats_fade_as_f16(const qn_stats *s) {
+    double n = finite_count(s) - (double)s->n_zero;
+    return n > 0 && ((double)s->n_vanishing >= 1e-3 * n || (double)s->n_subnormal >= 0.1 * n);
+}
+
 void qn_stats_to_json(const qn_stats *s, json_t *o) {
     bool any = finite_count(s) > 0;
     json_object_set_new(o, "min", any ? qn_json_number(s->min) : json_null());

@@ -21,6 +21,10 @@ void qn_stats_merge(qn_stats *s, const qn_stats *next);   // next follows s in e
 double qn_stats_std(const qn_stats *s);      // population standard deviation
 double qn_stats_kurtosis(const qn_stats *s); // m4 n / m2^2; 3 for a Gaussian, 0 when undefined
 
+// Whether f16 loses more of it than a few small values: a thousandth becomes 0, or a tenth loses
+// digits.
+bool qn_stats_fade_as_f16(const qn_stats *s);
+
 // a against b (b is the reference). {0} is empty.
 typedef struct qn_diff {
     uint64_t n, n_skipped; // skipped: either value not finite

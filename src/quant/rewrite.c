@@ -93,6 +93,8 @@ typedef struct run {
     _Atomic uint64_t done; // bytes
     uint64_t total;
     atomic_bool stop;
+    size_t n_faded; // tensors that f16 does not hold well, the first one's name
+    const char *faded;
     atomic_bool differs; // a block of t is not as it was stored
     qn_report_totals totals;
 } run;
@@ -274,6 +276,9 @@ static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
 static bool write_rows(run *u, qn_tensor_figures *f, qn_err *err) {
     if (!produce(u, f, err)) return false;
     const qn_weight *w = u->t->source;
+    bool was_f16 = w && !w->scheme && w->parts[0]->dtype == QN_DT_F16;
+    if (u->t->dtype == QN_DT_F16 && !was_f16 && qn_stats_fade_as_f16(&f->exact) && !u->n_faded++)
+        u->faded = u->t->name;
     return !w || !w->scheme || qn_measure_codes(u->pool, w, &f->codes, err);
 }
 
@@ -533,6 +538,18 @@ static void summarize(const run *u, const char *dir, json_t *report) {
     json_object_set_new(report, "summary", s);
 }
 
+// allclose at 1e-3 does not see it: the values are that small.
+static void note_faded(run *u) {
+    if (u->n_faded == 0) return;
+    char *text = qn_strf("%zu %s many values below f16's normal numbers, which lose digits or become "
+                         "0 (%s first); bf16 holds them", u->n_faded,
+                         u->n_faded == 1 ? "tensor has" : "tensors have", u->faded);
+    qn_note("%s", text);
+    if (!u->r->notes) u->r->notes = json_array();
+    json_array_append_new(u->r->notes, json_string(text));
+    qn_free(text);
+}
+
 static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {
     qn_rewrite *r = u->r;
     double started = qn_now();
@@ -542,6 +559,7 @@ static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {
         !write_tensors(u, dir, json_object_get(report, "tensors"), err))
         return false;
     summarize(u, dir, report);
+    note_faded(u);
     if (r->prove && !r->prove(r->user, dir, report, err)) return false;
     json_object_set_new(report, "notes", r->notes ? json_copy(r->notes) : json_array());
     json_object_set_new(report, "seconds", json_real(qn_now() - started));

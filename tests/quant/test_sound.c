@@ -131,7 +131,7 @@ static void convert_refuses(const char *model, const char *words) {
 
 static void integers_are_no_weights(void **state) {
     (void)state;
-    char *dir = edited(&(edit){UP, 1, true, NULL, 0}, false);
+    char *dir = edited(&(edit){UP, 1, true, NULL, 0}, true);
     const char *severity;
     json_t *r = check(dir);
     assert_non_null(strstr(said(r, "shape-mismatch", &severity), "dtype is I32, expected floats"));
@@ -143,7 +143,7 @@ static void integers_are_no_weights(void **state) {
 
 static void what_f16_loses_is_told(void **state) {
     (void)state;
-    char *dir = edited(&(edit){UP, 1e-6, false, NULL, 0}, false);
+    char *dir = edited(&(edit){UP, 1e-6, false, NULL, 0}, true);
     const char *severity;
     json_t *r = check(dir), *whole = check(BASE);
     assert_non_null(strstr(said(r, "fp16-range", &severity), "become 0 as f16"));
@@ -151,6 +151,17 @@ static void what_f16_loses_is_told(void **state) {
     assert_int_equal(count(whole, "fp16-range"), 0);
     json_decref(r);
     json_decref(whole);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        qn_err err = {0};
+        char *out = scratch_path("out");
+        qn_convert_options o = {.dtype = bf16 ? QN_TO_BF16 : QN_TO_F16, .n_threads = 2};
+        if (!qn_convert(dir, out, &o, &r, &err)) fail_msg("%s", err.text);
+        char *notes = json_dumps(json_object_get(r, "notes"), 0);
+        assert_int_equal(strstr(notes, UP " first") != NULL, !bf16);
+        free(notes);
+        json_decref(r);
+        scratch_remove(out);
+    }
     scratch_remove(dir);
 }
 
@@ -201,7 +212,7 @@ static void fp8_scales_have_figures(void **state) {
 static void an_absent_file_is_one_problem(void **state) {
     (void)state;
     const char *severity;
-    char *dir = edited(&(edit){NULL, 1, false, NULL, 0}, false);
+    char *dir = edited(&(edit){NULL, 1, false, NULL, 0}, true);
     char *path = qn_path_join(dir, "model.safetensors");
     unlink(path);
     assert_int_equal(symlink("nowhere", path), 0);
