@@ -1,10 +1,12 @@
-// Two signals, one flag.
+// Two signals, one flag; any thread may raise it (map_guard.c).
 #include "base/interrupt.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 
-static volatile sig_atomic_t flag;
+static atomic_int flag; // lock-free, so that a handler may set it
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "atomic_int takes a lock");
 
 static void on_signal(int number) {
     (void)number;

@@ -19,16 +19,16 @@
 #define CAP 4096 // maps at once; more are not watched
 #define RESIDENT ((size_t)32 << 20) // bytes read before maps are let go
 
-typedef struct entry {
-    const uint8_t *volatile data; // NULL: free
-    size_t n;
+typedef struct entry { // what the handler looks at is atomic: it comes in any thread
+    _Atomic(const uint8_t *) data; // NULL: free
+    atomic_size_t n;
     char *path;
     struct stat st;
-    volatile sig_atomic_t cut; // set by the handler
+    atomic_int cut; // set by the handler
 } entry;
 
 static entry table[CAP];
-static size_t used; // entries beyond were never taken
+static atomic_size_t used; // entries beyond were never taken
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char *first_changed; // path of the first map found changed; kept for ever
 static uintptr_t page = 4096;
