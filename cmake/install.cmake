@@ -10,7 +10,10 @@ install(FILES include/quern.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 # pkg-config. The prefix is found from the .pc file's own place, so an installed tree can move.
 file(RELATIVE_PATH pc_to_prefix ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 string(REGEX REPLACE "/$" "" pc_to_prefix "${pc_to_prefix}")
+# libzip is named itself: its module would ask a static link for libraries of which Debian's package
+# brings no development files.
 list(JOIN QUERN_PC_MODULES " " pc_requires)
+string(REPLACE " libzip" "" pc_requires_private "${pc_requires}")
 configure_file(cmake/quern.pc.in quern.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/quern.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
