@@ -86,6 +86,7 @@ typedef struct search {
     size_t n; // different values but 0
     float v[DISTINCT], top; // top: the largest by magnitude, with its sign
     span top_span, spans[DISTINCT]; // spans are computed when first needed
+    double inverse_lo, inverse_hi;  // of top_span's ends, a little wide
     size_t n_spans;
     qn_lattice_fit *fit;
 } search;
@@ -110,16 +111,33 @@ static bool gather(search *s, const float *v, size_t n) {
     return true;
 }
 
+static void span_upto(search *s, size_t n) {
+    for (; s->n_spans < n; s->n_spans++)
+        s->spans[s->n_spans] = before_rounding(s->r, fabsf(s->v[s->n_spans]));
+}
+
+enum { FIRST = 6 };
+
+// In bf16 only small values, of a few scales, say much about it: some of them go to the front.
+static void small_first(search *s) {
+    size_t n = s->n < FIRST ? s->n : FIRST;
+    for (size_t i = 0; i < n; i++) {
+        size_t least = i;
+        for (size_t k = i + 1; k < s->n; k++)
+            if (fabsf(s->v[k]) < fabsf(s->v[least])) least = k;
+        float v = s->v[i];
+        s->v[i] = s->v[least];
+        s->v[least] = v;
+    }
+}
+
 // One pass over the values: each leaves one integer (the interval of scales is cut to those that
 // agree), several (nothing learned yet) or none (false).
 static bool narrow(search *s, span *scale, bool *open) {
     double inverse_lo = WIDER / scale->lo, inverse_hi = 1 / (WIDER * scale->hi);
     *open = false;
     for (size_t i = 0; i < s->n; i++) {
-        if (i >= s->n_spans) {
-            s->spans[i] = before_rounding(s->r, fabsf(s->v[i]));
-            s->n_spans = i + 1;
-        }
+        span_upto(s, i + 1);
         int limit = s->v[i] < 0 ? -s->r->k_min : s->r->k_max;
         double from = s->spans[i].lo * inverse_hi, to = s->spans[i].hi * inverse_lo;
         if (from > limit) return false;
@@ -171,24 +189,57 @@ static bool try_scale(search *s, float scale) {
     return true;
 }
 
+// Numbers of the scale's format, counted.
+static uint32_t number_of(qn_dtype d, float scale) {
+    if (d == QN_DT_F16) return qn_f32_to_f16(scale);
+    return d == QN_DT_BF16 ? qn_f32_bits(scale) >> 16 : qn_f32_bits(scale);
+}
+
+static float scale_of(qn_dtype d, uint32_t number) {
+    if (d == QN_DT_F16) return qn_f16_to_f32((uint16_t)number);
+    return qn_f32_from_bits(d == QN_DT_BF16 ? number << 16 : number);
+}
+
+// The first and the last that stand, and the middle.
+static void keep_outermost(search *s, uint32_t a, uint32_t b) {
+    qn_dtype d = s->r->scale;
+    while (a < b && !try_scale(s, scale_of(d, a))) a++;
+    while (b > a && !try_scale(s, scale_of(d, b))) b--;
+    try_scale(s, scale_of(d, a + (b - a) / 2));
+    if (b - a > 2) s->fit->more = true;
+}
+
 // The scales of an interval. Where there are many, sixteen spread over it stand for all: codes are the
 // same throughout, so the outermost bound the error.
 static void keep_between(search *s, span scale) {
-    enum { FEW = 40, SPREAD = 16 };
+    enum { FEW = 40, SPREAD = 16, CLOSE = 4 };
     qn_dtype d = s->r->scale;
-    float first = round_to(d, (float)scale.lo), last = round_to(d, (float)scale.hi);
-    uint32_t step = d == QN_DT_F32 ? 1 : d == QN_DT_BF16 ? 1u << 16 : 0;
-    uint32_t a = d == QN_DT_F16 ? qn_f32_to_f16(first) : qn_f32_bits(first);
-    uint32_t b = d == QN_DT_F16 ? qn_f32_to_f16(last) : qn_f32_bits(last);
-    if (!step) step = 1;
-    uint32_t count = (b - a) / step + 1, stride = count > FEW ? count / (SPREAD - 1) * step : step;
+    uint32_t a = number_of(d, round_to(d, (float)scale.lo));
+    uint32_t b = number_of(d, round_to(d, (float)scale.hi)), count = b - a + 1;
+    if (s->r->outermost && count > CLOSE && count <= FEW) {
+        keep_outermost(s, a, b);
+        return;
+    }
+    uint32_t stride = count > FEW ? count / (SPREAD - 1) : 1;
     if (count > FEW) s->fit->more = true;
-    for (uint64_t u = a; u <= b; u += stride)
-        try_scale(s, d == QN_DT_F16 ? qn_f16_to_f32((uint16_t)u) : qn_f32_from_bits((uint32_t)u));
-    try_scale(s, last);
+    for (uint64_t u = a; u <= b; u += stride) try_scale(s, scale_of(d, (uint32_t)u));
+    try_scale(s, scale_of(d, b));
+}
+
+// Nearly all integers for the largest value fall at the first few others: without a division.
+static bool hopeless(search *s, int k) {
+    size_t n = s->n < FIRST ? s->n : FIRST;
+    for (size_t i = 0; i < n; i++) {
+        int limit = s->v[i] < 0 ? -s->r->k_min : s->r->k_max;
+        double from = s->spans[i].lo * s->inverse_hi * k, to = s->spans[i].hi * s->inverse_lo * k;
+        int most = to < limit ? (int)to : limit;
+        if (from > most || most < 1) return true;
+    }
+    return false;
 }
 
 static void try_code(search *s, int k) {
+    if (hopeless(s, k)) return;
     span scale = {s->top_span.lo / k, s->top_span.hi / k};
     bool open = true;
     for (int pass = 0; open && pass < 4; pass++) {
@@ -224,6 +275,10 @@ void qn_lattice_find(const qn_lattice_rule *r, const float *v, size_t n, qn_latt
     fit->blank = s.n == 0;
     if (fit->blank) return;
     s.top_span = before_rounding(r, fabsf(s.top));
+    s.inverse_lo = WIDER / s.top_span.lo;
+    s.inverse_hi = 1 / (WIDER * s.top_span.hi);
+    if (r->stored == QN_DT_BF16) small_first(&s);
+    span_upto(&s, s.n < FIRST ? s.n : FIRST);
     int last = s.top < 0 ? -r->k_min : r->k_max;
     // The likeliest first, as not all can be kept: of few bits small ones, of eight the largest.
     for (int k = 1; k <= last; k++) try_code(&s, last > 64 ? last + 1 - k : k);

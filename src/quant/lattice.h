@@ -14,6 +14,7 @@ typedef struct qn_lattice_rule {
     bool through_f16;    // k * s was rounded to f16 before it was stored (as bf16 or f32)
     qn_dtype scale;      // F16, BF16 or F32: where scales come from
     int k_min, k_max;
+    bool outermost; // of scales side by side, the first, the last and the middle will do
 } qn_lattice_rule;
 
 enum { QN_MAX_STANDING = 64 };

@@ -18,10 +18,10 @@ enum { SAMPLE_ROWS = 48, MIN_GROUP = 16, VIEW_MAX = 129, OFFSET_MAX = 17, MAX_RU
 
 // From the narrowest to the widest: of two that explain groups of the same size the first is meant.
 static size_t rules_for(qn_dtype stored, int k_max, qn_lattice_rule out[MAX_RULES]) {
-    const qn_lattice_rule list[MAX_RULES] = {{stored, false, QN_DT_BF16, -k_max, k_max},
-                                             {stored, false, QN_DT_F16, -k_max, k_max},
-                                             {stored, true, QN_DT_F16, -k_max, k_max},
-                                             {stored, false, QN_DT_F32, -k_max, k_max}};
+    const qn_lattice_rule list[MAX_RULES] = {{stored, false, QN_DT_BF16, -k_max, k_max, false},
+                                             {stored, false, QN_DT_F16, -k_max, k_max, false},
+                                             {stored, true, QN_DT_F16, -k_max, k_max, false},
+                                             {stored, false, QN_DT_F32, -k_max, k_max, false}};
     size_t n = 0;
     for (size_t i = 0; i < MAX_RULES; i++)
         if (!list[i].through_f16 || stored == QN_DT_BF16) out[n++] = list[i];

@@ -74,6 +74,22 @@ static extent look(const group *g, float scale) {
     return e;
 }
 
+// look's top alone. Of a signed view it is made by the values nearest to 0 on both sides.
+static int top_code(const group *g, float scale) {
+    reading r = {scale, 1, 0};
+    float above = INFINITY, below = -INFINITY;
+    int top = 0;
+    if (g->f->kind != QN_SIGNED_VIEW) return look(g, scale).top;
+    for (size_t i = 0; i < g->n; i++) {
+        if (g->v[i] >= 0 && g->v[i] < above) above = g->v[i];
+        if (g->v[i] < 0 && g->v[i] > below) below = g->v[i];
+    }
+    if (above < INFINITY) top = abs(right_code(g->f, &r, code_under(&g->f->rule, scale, above)));
+    if (below == -INFINITY) return top;
+    int other = abs(right_code(g->f, &r, code_under(&g->f->rule, scale, below)));
+    return other > top ? other : top;
+}
+
 // 1 or −1; 0 when both may be. ±128 tells, as does the sign of a zero: 0 times a negative scale is −0.
 // Where no group of the matrix has a negative scale, none is suspected.
 static int sign_of_scale(const group *g, float scale) {
@@ -129,11 +145,12 @@ static double distance(const group *g, const reading *r) {
 // How unlikely a standing scale is: far from the reference; or, 8 bits, the largest weight not at code
 // ±127 or ±128, where quantizers put it; or, fewer bits, integers larger than they need be.
 static double unlikely(const group *g, float scale, float largest) {
-    bool clear;
-    reading r = read_as(g, scale, &clear);
-    if (g->reference) return distance(g, &r);
-    extent e = look(g, scale);
-    if (g->f->bits == 8) return g->f->asymmetric ? 0 : fabs(e.top - 127.5);
+    if (g->reference) {
+        bool clear;
+        reading r = read_as(g, scale, &clear);
+        return distance(g, &r);
+    }
+    if (g->f->bits == 8) return g->f->asymmetric ? 0 : fabs(top_code(g, scale) - 127.5);
     return (double)(largest / scale) < 1.008 ? 0 : (double)(largest / scale); // or a neighbour of it
 }
 
@@ -158,10 +175,12 @@ static float choose(const group *g, qn_lattice_fit *fit, double *least) {
 }
 
 // How far any other reading that is as good would take a value. A reference rules out what is clearly
-// farther from it.
+// farther from it. Without one, the largest and the smallest scale go farthest (values move by 128
+// times the difference of the scales), those between may add a step.
 static double spread(const group *g, const qn_lattice_fit *fit, double least, const float *chosen) {
-    double worst = 0;
-    for (size_t s = 0; s < fit->n; s++) {
+    bool all = g->reference || fit->n < 4 || g->f->kind != QN_SIGNED_VIEW;
+    double worst = 0, step = all ? 0 : (double)fit->scales[0];
+    for (size_t s = 0; s < fit->n; s += all ? 1 : fit->n - 1) {
         bool clear;
         reading r = read_as(g, fit->scales[s], &clear);
         if (g->reference && distance(g, &r) > 1.5 * least) continue;
@@ -170,7 +189,7 @@ static double spread(const group *g, const qn_lattice_fit *fit, double least, co
             if (d > worst) worst = d;
         }
     }
-    return worst;
+    return worst + step;
 }
 
 // What an unclear sign or zero point may cost: a zero that is 128 scales on the wrong side, a code.
@@ -204,7 +223,9 @@ static bool mend_group(const group *g, float *out, double *bound) {
     qn_lattice_fit fit;
     double least;
     bool clear;
-    qn_lattice_find(&g->f->rule, g->v, g->n, &fit);
+    qn_lattice_rule rule = g->f->rule;
+    rule.outermost = !g->reference; // a reference chooses among all
+    qn_lattice_find(&rule, g->v, g->n, &fit);
     if (fit.blank) { // the scale is gone; nothing but zeros is likely
         memset(out, 0, g->n * sizeof *out);
         *bound = INFINITY;
@@ -300,16 +321,20 @@ static bool try_around(const qn_wrong_finding *f, qn_dtype stored, const float *
 }
 
 // Where the step is lost in the rounding, or zero points differ: the scales that the damaged values
-// leave open.
+// leave open, those that mending chose among first.
 static bool try_standing(const qn_wrong_finding *f, qn_dtype stored, const float *broken,
                          const float *right, size_t n) {
-    qn_lattice_fit fit;
     group g = {f, broken, right, n};
-    qn_lattice_find(&f->rule, broken, n, &fit);
-    for (size_t i = 0; i < fit.n; i++) {
-        bool clear;
-        reading r = read_as(&g, fit.scales[i], &clear);
-        if (breaks_into(f, stored, broken, right, n, &r)) return true;
+    for (int all = 0; all < 2; all++) {
+        qn_lattice_fit fit;
+        qn_lattice_rule rule = f->rule;
+        rule.outermost = !all;
+        qn_lattice_find(&rule, broken, n, &fit);
+        for (size_t i = 0; i < fit.n; i++) {
+            bool clear;
+            reading r = read_as(&g, fit.scales[i], &clear);
+            if (breaks_into(f, stored, broken, right, n, &r)) return true;
+        }
     }
     return false;
 }
