@@ -164,8 +164,7 @@ static void report_codes(const qn_check_tensor *t, const struct part *p, json_t 
         json_array_append_new(histogram, json_integer((json_int_t)p->counts[i]));
     json_object_set_new(o, "layout", json_string(w->layout));
     json_object_set_new(o, "bits", json_integer(w->bits));
-    json_object_set_new(o, "group_size",
-                        json_integer(w->n_groups <= 1 ? -1 : (json_int_t)w->group));
+    json_object_set_new(o, "group_size", json_integer((json_int_t)qn_group_meant(w)));
     json_object_set_new(o, "sym", json_boolean(w->sym));
     json_object_set_new(o, "scale_min", qn_json_number(p->lo));
     json_object_set_new(o, "scale_max", qn_json_number(p->hi));
