@@ -37,7 +37,7 @@ _quern() {
         eval) options="--text --context --stride --tail --reference --threads --precision --weights --max-num-batched-tokens --max-num-seqs --max-model-len --kv-cache-memory-bytes --speculative-config --json --quiet -q --help -h" ;;
         convert) options="--dtype --saturate --keep-extra --as-is --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
         repair) options="--group-size --reference --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
-        pad) options="--tp --group-size --layout --as-is --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
+        pad) options="--tp --group-size --layout --forward --as-is --shard-size --overwrite --threads --json --quiet -q --help -h" ;;
         help) options="--json --quiet -q --help -h" ;;
     esac
     if [[ $cur == -* ]]; then

@@ -187,6 +187,7 @@ complete -c quern -n __fish_use_subcommand -f -a pad -d 'pad intermediate_size s
 complete -c quern -n '__fish_seen_subcommand_from pad' -l tp -x -d 'devices that share the model'
 complete -c quern -n '__fish_seen_subcommand_from pad' -l group-size -x -d 'inputs per scale (default: the checkpoint\'s, or 128 for a float one)'
 complete -c quern -n '__fish_seen_subcommand_from pad' -l layout -x -a 'tail interleave' -d 'zeros at the end (default), or spread as official Qwen2-72B files have them'
+complete -c quern -n '__fish_seen_subcommand_from pad' -l forward -d 'run both models on a text and compare logits, whatever memory it takes'
 complete -c quern -n '__fish_seen_subcommand_from pad' -l as-is -d 'go on although weights look signed-view or zero-offset (see check)'
 complete -c quern -n '__fish_seen_subcommand_from pad' -l shard-size -x -d 'largest file of weights (default 5GB)'
 complete -c quern -n '__fish_seen_subcommand_from pad' -l overwrite -d 'replace OUT if it is empty or a checkpoint\'s folder'

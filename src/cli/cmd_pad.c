@@ -14,6 +14,7 @@ static int run(const qn_args *a, qn_err *err) {
                         .layout = interleave ? QN_PAD_INTERLEAVE : QN_PAD_TAIL,
                         .overwrite = qn_args_has(a, "overwrite"),
                         .as_is = qn_args_has(a, "as-is"),
+                        .forward = qn_args_has(a, "forward"),
                         .n_threads = qn_args_threads(a), .progress = qn_progress_show,
                         .user = &bar};
     if (!qn_args_has(a, "tp"))
@@ -32,6 +33,8 @@ static const qn_option options[] = {
      .help = "inputs per scale (default: the checkpoint's, or 128 for a float one)"},
     {.name = "layout", .kind = QN_OPT_CHOICE, .value = "tail|interleave",
      .help = "zeros at the end (default), or spread as official Qwen2-72B files have them"},
+    {.name = "forward",
+     .help = "run both models on a text and compare logits, whatever memory it takes"},
     {.name = "as-is", .help = "go on although weights look signed-view or zero-offset (see check)"},
     {0},
 };
@@ -44,7 +47,9 @@ const qn_command qn_cmd_pad = {
     .about =
         "gate and up rows and down columns grow to the next multiple of group · N (29568 becomes\n"
         "29696 for 8 devices at 128), experts too. Float checkpoints get zeros, GPTQ and AWQ ones\n"
-        "codes equal to the zero point. Streamed; the result is proven to compute the same.",
+        "codes equal to the zero point. Streamed; the result is proven to compute the same: every\n"
+        "value at its place, every MLP's output, and, where both models fit the memory that the\n"
+        "rest takes (largest tensor as float and 256 MB), the logits of a text.",
     .examples = "quern pad Qwen/Qwen2-72B-Instruct Qwen2-72B-padded --tp 8\n"
                 "quern pad MODEL OUT --tp 4 --layout interleave\n"
                 "quern pad MODEL-GPTQ-Int4 OUT --tp 2 --json\n",

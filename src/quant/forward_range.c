@@ -10,12 +10,9 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "quant/forward_text.h"
 
 #define F16_MAX 65504.0
-
-static const char text[] =
-    "The river was high after a week of rain, and the ferryman would not cross. 1, 2, 3, 42. "
-    "北京是中国的首都。 def add(a, b):\n    return a + b\n";
 
 typedef struct peak { // the largest value of one activation
     int layer;     // -1: outside the layers
@@ -81,35 +78,6 @@ static void on_probe(void *user, const char *name, size_t position, const float 
         p->position = position;
         p->expert = key.expert;
     }
-}
-
-static void on_event(void *user, qn_request *r, const qn_event *e) {
-    (void)r;
-    watch *w = user;
-    if (e->finish == QN_FINISH_ERROR)
-        qn_problem_add(w->problems, QN_ERROR, "non-finite", NULL, 0, "forward: %s", e->err->text);
-}
-
-static bool run(const qn_model *m, watch *w, size_t *n_tokens, qn_err *err) {
-    const qn_model_info *info = qn_model_get_info(m);
-    int32_t fallback[64], *ids = NULL;
-    size_t n = 64;
-    for (int i = 0; i < 64; i++) fallback[i] = (int32_t)((i * 7919 + 13) % info->vocab_size);
-    if (qn_model_tokenizer(m) &&
-        !qn_encode(qn_model_tokenizer(m), text, sizeof text - 1, 0, &ids, &n, err))
-        return false;
-    qn_engine_options eo = {.no_prefix_cache = true};
-    qn_engine *e = qn_engine_new(m, &eo, err);
-    qn_request_options o = {.tokens = ids ? ids : fallback, .n_tokens = n, .no_output = true,
-                            .probe = QN_PROBE_ACTIVATIONS | QN_PROBE_LOGITS,
-                            .on_probe = on_probe, .on_event = on_event, .user = w};
-    o.sampling.max_tokens = 1;
-    bool busy = true, ok = e && qn_engine_submit(e, &o, err);
-    while (ok && busy) ok = qn_engine_step(e, &busy, err);
-    qn_engine_free(e);
-    qn_free(ids);
-    *n_tokens = n;
-    return ok;
 }
 
 // ---- telling -----------------------------------------------------------------------------------
@@ -203,12 +171,15 @@ static void judge(const watch *w, size_t n_tokens, json_t *summary) {
 void qn_check_forward(const char *path, int n_threads, qn_problems *problems, json_t *summary) {
     qn_err err = {0};
     watch w = {.problems = problems};
-    size_t n = 0;
+    qn_forward f = {.probe = QN_PROBE_ACTIVATIONS | QN_PROBE_LOGITS, .on_probe = on_probe,
+                    .user = &w};
     qn_model_options mo = {.precision = QN_EXACT, .n_threads = n_threads, .no_vision = true};
     qn_model *m = qn_model_load(path, &mo, &err);
-    bool ok = m && run(m, &w, &n, &err);
+    bool ok = m && qn_forward_text(m, &f, &err);
+    if (f.failed.code)
+        qn_problem_add(problems, QN_ERROR, "non-finite", NULL, 0, "forward: %s", f.failed.text);
     if (ok)
-        judge(&w, n, summary);
+        judge(&w, f.n_tokens, summary);
     else
         qn_problem_add(problems, QN_WARNING, "fp16-range", NULL, 0, "forward: cannot be run: %s",
                        err.text);

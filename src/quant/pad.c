@@ -262,8 +262,9 @@ static void say_sizes(qn_rewrite *r, const plan *p) {
         json_object_set_new(r->summary, s->key, o);
     }
     if (any) return;
-    snprintf(text, sizeof text, "every intermediate size is a multiple of %zu * %d already: a "
-             "plain copy", p->group, p->o->tp);
+    json_object_set_new(r->summary, "nothing_to_pad", json_true());
+    snprintf(text, sizeof text, "nothing to pad: every intermediate size is a multiple of %zu * %d "
+             "already; the weights are a plain copy", p->group, p->o->tp);
     note(r, text);
 }
 
@@ -299,8 +300,12 @@ static bool write_padded(qn_rewrite *r, plan *p, json_t **report, qn_err *err) {
     const qn_source_model *m = p->m;
     for (size_t i = 0; i < m->n_weights; i++)
         if (!add_weight(r, p, m->weights[i], err)) return false;
-    p->subject = (qn_pad_subject){m, p->sizes, p->subject.n_quantized, p->subject.n_padded,
-                                  p->o->n_threads};
+    p->subject.source = m;
+    p->subject.sizes = p->sizes;
+    p->subject.forward = p->o->forward;
+    p->subject.n_threads = p->o->n_threads;
+    p->subject.progress = p->o->progress;
+    p->subject.user = p->o->user;
     r->source = m->ckpt;
     r->prove = qn_pad_prove;
     r->user = &p->subject;

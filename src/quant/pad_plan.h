@@ -41,8 +41,19 @@ typedef struct qn_pad_subject {
     const qn_source_model *source;
     const qn_pad_size *sizes;
     size_t n_quantized, n_padded; // matrices
+    bool forward;                 // run the models whatever memory that takes
     int n_threads;
+    qn_progress_fn progress;
+    void *user;
 } qn_pad_subject;
 bool qn_pad_prove(void *subject, const char *dir, json_t *report, qn_err *err);
+
+// Whether a model of these weights can be run in the memory that pad may take: its largest weight as
+// float and 256 MB.
+bool qn_pad_forward_fits(const qn_weight *list, size_t n, size_t vocab);
+// Both models on a text. False: the logits differ more than they may, or the written one cannot be
+// run. *result: {tokens, logits_bit_equal, max_abs_difference, max_relative_difference}, or a line
+// that says why there is nothing to compare.
+bool qn_pad_forward(const qn_pad_subject *s, const char *dir, json_t **result, qn_err *err);
 
 #endif

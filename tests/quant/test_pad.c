@@ -131,16 +131,24 @@ static double difference(const char *a, const char *b) {
     return off / largest;
 }
 
+static bool flag(const json_t *o, const char *key) {
+    return json_is_true(json_object_get(o, key));
+}
+
+// What the report says of the logits must be so.
 static double pad_and_compare(const char *folder, qn_pad_options o) {
     qn_err err = {0};
     json_t *report;
+    bool said;
     char *out = scratch_path("padded");
     if (!qn_pad(folder, out, &o, &report, &err)) fail_msg("%s: %s", folder, err.text);
     json_t *check = json_object_get(report, "independent_check");
     assert_int_equal(json_integer_value(json_object_get(check, "mismatches")), 0);
     assert_int_equal(json_integer_value(json_object_get(check, "zero_scales")), 0);
+    said = flag(json_object_get(check, "forward"), "logits_bit_equal");
     json_decref(report);
     double d = difference(folder, out);
+    if (said != (d == 0)) fail_msg("%s: the report says %d, logits differ by %g", folder, said, d);
     scratch_remove(out);
     return d;
 }
@@ -176,7 +184,7 @@ static void quantized_files_are_padded_as_they_are(void **state) {
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         char folder[128];
         snprintf(folder, sizeof folder, "tests/data/quantized/%s", folders[i]);
-        double d = pad_and_compare(folder, (qn_pad_options){.tp = 4});
+        double d = pad_and_compare(folder, (qn_pad_options){.tp = 5}); // divides none of them
         if (d > 1e-6) fail_msg("%s: logits differ by %g", folder, d);
     }
 }
@@ -262,17 +270,42 @@ static void a_group_wider_than_the_matrix(void **state) {
     scratch_remove(folder);
 }
 
+// Said plainly, and proven by what there is to prove: bytes, not MLPs that nobody touched.
 static void nothing_to_do_is_a_copy(void **state) {
     (void)state;
-    double d = pad_and_compare("tests/data/quantized/base-bf16", (qn_pad_options){.tp = 3});
-    assert_true(d == 0);
+    const char *folder = "tests/data/quantized/base-bf16";
+    char *out = scratch_path("same");
+    json_t *report = padded(folder, out, (qn_pad_options){.tp = 3});
+    const json_t *check = json_object_get(report, "independent_check");
+    assert_true(flag(json_object_get(report, "summary"), "nothing_to_pad"));
+    const char *note = json_string_value(json_array_get(json_object_get(report, "notes"), 1));
+    assert_true(note && strncmp(note, "nothing to pad: ", 16) == 0); // the first is of 3 devices
+    assert_int_equal(figure(report, "independent_check", "tensors_identical"),
+                     figure(report, "summary", "copied"));
+    assert_null(json_object_get(check, "mlps_compared"));
+    assert_null(json_object_get(check, "rows_checked"));
+    assert_null(json_object_get(check, "forward"));
+    if (difference(folder, out) != 0) fail_msg("logits differ");
+    json_decref(report);
+    scratch_remove(out);
 }
 
 // ---- the proof ----
 
-// Pads, then overwrites `n` bytes at `at` of one tensor of the result, and asks the proof.
-static void prove_damaged(const char *folder, const char *tensor, size_t at, const void *bytes,
-                          size_t n, const char *expected) {
+static bool prove_forward(void *subject, const char *dir, json_t *report, qn_err *err) {
+    json_t *result = NULL;
+    bool ok = qn_pad_forward(subject, dir, &result, err);
+    if (ok && !flag(result, "logits_bit_equal")) fail_msg("logits are not bit-equal");
+    json_decref(result);
+    (void)report;
+    return ok;
+}
+
+typedef bool (*prover)(void *subject, const char *dir, json_t *report, qn_err *err);
+
+// Pads, then overwrites two bytes of one tensor of the result, and asks the proof.
+static void prove_damaged(prover prove, const char *folder, const char *tensor, size_t at,
+                          uint16_t value, const char *expected) {
     qn_err err = {0};
     qn_source_model m;
     char *out = scratch_path("damaged");
@@ -284,12 +317,12 @@ static void prove_damaged(const char *folder, const char *tensor, size_t at, con
     assert_true(qn_source_model_open(&m, folder, false, notes, &err));
     const qn_pad_size sizes[3] = {{"intermediate_size", 384, 512, QN_PAD_TAIL}};
     qn_pad_subject subject = {.source = &m, .sizes = sizes, .n_threads = 1};
-    if (!qn_pad_prove(&subject, out, report, &err)) fail_msg("%s", err.text);
+    if (!prove(&subject, out, report, &err)) fail_msg("%s", err.text);
     char *path = qn_path_join(out, "model.safetensors");
     FILE *f = fopen(path, "r+b");
-    assert_true(f && fseek(f, (long)offset, SEEK_SET) == 0 && fwrite(bytes, n, 1, f) == 1);
+    assert_true(f && fseek(f, (long)offset, SEEK_SET) == 0 && fwrite(&value, 2, 1, f) == 1);
     fclose(f);
-    assert_false(qn_pad_prove(&subject, out, report, &err));
+    assert_false(prove(&subject, out, report, &err));
     if (!strstr(err.text, expected)) fail_msg("\"%s\" does not say: %s", err.text, expected);
     qn_source_model_close(&m);
     json_decref(notes);
@@ -298,17 +331,43 @@ static void prove_damaged(const char *folder, const char *tensor, size_t at, con
     scratch_remove(out);
 }
 
+enum { ONE = 0x3F80, SLIGHTLY_MORE = 0x3F81, NOT_A_NUMBER = 0x7FC0 }; // bf16
+
 static void the_proof_sees_damage(void **state) {
     (void)state;
     const char *folder = "tests/data/quantized/base-bf16";
-    const uint16_t one = 0x3F80, none = 0;
-    prove_damaged(folder, "model.layers.1.mlp.down_proj.weight", 2 * (512 * 7 + 500), &one, 2,
+    prove_damaged(qn_pad_prove, folder, "model.layers.1.mlp.down_proj.weight",
+                  2 * (512 * 7 + 500), ONE,
                   "1 values are not where they should be"); // a zero that is none
-    prove_damaged(folder, "model.layers.0.mlp.up_proj.weight", 2 * (128 * 300 + 3), &one, 2,
-                  "1 values are not where they should be"); // an old value lost
+    prove_damaged(qn_pad_prove, folder, "model.layers.0.mlp.up_proj.weight", 2 * (128 * 300 + 3),
+                  ONE, "1 values are not where they should be"); // an old value lost
+    prove_damaged(qn_pad_prove, folder, "model.layers.1.self_attn.q_proj.weight", 2 * 77, ONE,
+                  "self_attn.q_proj.weight is not the copy"); // what padding does not touch
     folder = "tests/data/quantized/gptq-int8-channel"; // scales [1, 512] of which 128 are new
-    prove_damaged(folder, "model.layers.0.mlp.up_proj.scales", 2 * 450, &none, 2,
+    prove_damaged(qn_pad_prove, folder, "model.layers.0.mlp.up_proj.scales", 2 * 450, 0,
                   "1 padded groups have scale 0");
+}
+
+static void a_forward_pass_sees_damage(void **state) {
+    (void)state;
+    const char *folder = "tests/data/quantized/base-bf16";
+    prove_damaged(prove_forward, folder, "model.layers.0.self_attn.q_proj.weight", 2 * 77, ONE,
+                  "logits differ by");
+    prove_damaged(prove_forward, folder, "model.layers.1.mlp.down_proj.weight", 2 * 512 * 7,
+                  NOT_A_NUMBER, "are not finite");
+    prove_damaged(prove_forward, folder, "model.norm.weight", 0, SLIGHTLY_MORE, "logits");
+}
+
+// 64 layers of 16 MiB each do not fit beside a largest tensor of 64 MiB as float.
+static void models_run_only_where_they_fit(void **state) {
+    (void)state;
+    const qn_tensor bf16 = {.dtype = QN_DT_BF16};
+    qn_weight list[64];
+    for (size_t i = 0; i < 64; i++)
+        list[i] = (qn_weight){.parts = {&bf16}, .rows = 4096, .cols = 2048};
+    assert_true(qn_pad_forward_fits(list, 8, 1000));
+    assert_false(qn_pad_forward_fits(list, 64, 1000));
+    assert_false(qn_pad_forward_fits(list, 8, 1000000)); // its logits are kept
 }
 
 static void refuse(const char *folder, qn_pad_options o, const char *expected) {
@@ -345,6 +404,8 @@ int main(void) {
         cmocka_unit_test(a_group_wider_than_the_matrix),
         cmocka_unit_test(nothing_to_do_is_a_copy),
         cmocka_unit_test(the_proof_sees_damage),
+        cmocka_unit_test(a_forward_pass_sees_damage),
+        cmocka_unit_test(models_run_only_where_they_fit),
         cmocka_unit_test(refusals),
     };
     qn_log_set_quiet(true);
