@@ -179,6 +179,7 @@ void qn_ckpt_free(qn_ckpt *c) {
     json_decref(c->generation_config);
     json_decref(c->quant_config);
     free(c->label_errors);
+    qn_free(c->label_note);
     free(c->weights);
     free(c->weights_by_name);
     free(c->by_name);

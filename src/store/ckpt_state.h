@@ -32,6 +32,7 @@ struct qn_ckpt {
     size_t *weights_by_name;
     char **label_errors;
     size_t n_label_errors;
+    char *label_note; // or NULL
 };
 
 // Where damage goes: NULL in strict openings.

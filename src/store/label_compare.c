@@ -22,6 +22,8 @@ size_t qn_ckpt_n_label_errors(const qn_ckpt *c) { return c->n_label_errors; }
 
 const char *qn_ckpt_label_error(const qn_ckpt *c, size_t i) { return c->label_errors[i]; }
 
+const char *qn_ckpt_label_note(const qn_ckpt *c) { return c->label_note; }
+
 // ---- one matrix ----
 
 typedef enum kind { METHOD, FORMAT, BITS, GROUP, SYM, ACT, BLOCK, SKIPPED, N_KINDS } kind;
@@ -105,6 +107,26 @@ static void compare_one(const qn_label *l, const qn_weight *w, finding *f) {
 
 // ---- all ----
 
+// Stored zeros that could differ, do not, and are the middle. "sym": false is legal then and nobody
+// decodes anything else; but it keeps engines from what they have for symmetric codes.
+static void note_symmetry(qn_ckpt *c) {
+    size_t n = 0;
+    for (size_t i = 0; i < c->n_weights && c->label.method; i++) {
+        const qn_weight *w = &c->weights[i];
+        if (!w->scheme || w->scheme->floats) continue;
+        char *module = qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
+        bool fits = w->sym && method_fits(&c->label, w) && qn_label_for(&c->label, module).sym == 0;
+        qn_free(module);
+        if (!fits) return;
+        n++;
+    }
+    if (!n) return;
+    c->label_note = qn_strf("%s says that codes are not symmetric, but every zero of all %zu matrices "
+                            "is the middle; that is no fault, only some engines are faster with "
+                            "symmetric codes", c->quant_file, n);
+    if (c->tolerant) qn_note("%s: %s", c->path, c->label_note); // others have no use for it
+}
+
 static void report(qn_ckpt *c, const finding *f, const char *first_name) {
     char *more = f->n > 1 ? qn_strf(" (and %zu more)", f->n - 1) : qn_strdup("");
     char *text = qn_strf("%s: %s: %s%s", c->quant_file, f->first, first_name, more);
@@ -146,6 +168,7 @@ void qn_label_compare(qn_ckpt *c) {
     qn_free(text);
     for (size_t i = 0; i < c->n_label_errors && !c->tolerant; i++)
         qn_note("%s: %s; the tensors count", c->path, c->label_errors[i]);
+    note_symmetry(c);
 }
 
 // ---- what it is, in short ----

@@ -36,6 +36,8 @@ const qn_weight *qn_ckpt_weight(qn_ckpt *c, const char *name); // NULL: none. Af
 // Differences between the quantization config and the tensors, one line each (empty: it matches).
 size_t qn_ckpt_n_label_errors(const qn_ckpt *c);
 const char *qn_ckpt_label_error(const qn_ckpt *c, size_t i);
+// What the label says less well than it could, though not wrongly; NULL: nothing.
+const char *qn_ckpt_label_note(const qn_ckpt *c);
 
 // What the checkpoint's quantization is, by content; for `inspect`. method and format are spelled
 // as configs spell them. False when nothing is quantized. After qn_ckpt_weights.

@@ -140,6 +140,27 @@ static void wrong_labels_are_told(void **state) {
     temp_dir_free(dir);
 }
 
+// "sym": false over zeros that are all the middle is legal: a note, and no fault.
+static void a_label_that_says_too_little(void **state) {
+    (void)state;
+    static const char *const labels[] = {GPTQ("gptq", "false"), GPTQ("gptq", "true")};
+    char *dir = temp_dir_new();
+    for (int sym = 0; sym < 2; sym++)
+        for (int said = 0; said < 2; said++) {
+            st_tensor list[4];
+            const qn_weight *w;
+            make_matrix(32, 64, 32, 4, sym);
+            write_folder(dir, labels[said], list, gptq_tensors(list, 1, true));
+            qn_ckpt *c = open_ok(dir, &w);
+            const char *note = qn_ckpt_label_note(c);
+            assert_int_equal(qn_ckpt_n_label_errors(c), !sym && said);
+            assert_int_equal(note != NULL, sym && !said);
+            if (note) assert_non_null(strstr(note, "config.json says that codes are not symmetric"));
+            qn_ckpt_free(c);
+        }
+    temp_dir_free(dir);
+}
+
 static void side_files_are_labels_too(void **state) {
     (void)state;
     static const char *const files[] = {"quantize_config.json", "quant_config.json",
@@ -269,6 +290,7 @@ int main(void) {
         cmocka_unit_test(symmetric_content_refutes_the_label),
         cmocka_unit_test(asymmetric_content_refutes_the_label_by_its_codes),
         cmocka_unit_test(wrong_labels_are_told),
+        cmocka_unit_test(a_label_that_says_too_little),
         cmocka_unit_test(side_files_are_labels_too),
         cmocka_unit_test(groups_in_any_order),
         cmocka_unit_test(gptq_sets_that_make_no_sense),
