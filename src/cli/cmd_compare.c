@@ -173,9 +173,10 @@ static void print(const json_t *report) {
     bool ok = strcmp(text_of(report, "verdict"), "ok") == 0;
     size_t i;
     json_t *line;
+    bool same = json_is_true(at(report, "identical")), part = json_is_true(at(report, "partial"));
     qn_out_addf("%s\n", !ok ? "different"
-                        : json_is_true(at(report, "identical")) ? "ok: identical, bit for bit"
-                                                                : "ok: within the thresholds");
+                        : same && part ? "ok: what was compared is identical, bit for bit"
+                        : same ? "ok: identical, bit for bit" : "ok: within the thresholds");
     json_array_foreach(at(report, "reasons"), i, line) {
         qn_out_addf("  ");
         qn_out_wrapped(json_string_value(line), 2, 4);

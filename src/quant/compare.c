@@ -112,6 +112,7 @@ static json_t *finish(qn_comparison *c) {
     json_object_set_new(j, "a", qn_compare_text(c->file[0].path));
     json_object_set_new(j, "b", qn_compare_text(c->file[1].path));
     json_object_set_new(j, "identical", json_boolean(ok && !c->differs));
+    json_object_set_new(j, "partial", json_boolean(c->partial));
     json_object_set(j, "reasons", c->reasons);
     json_object_set(j, "notes", c->notes);
     json_object_set_new(j, "thresholds", thresholds(c->o, c->file[0].is_dump));

@@ -39,9 +39,9 @@ static bool check_tokens(qn_comparison *c, qn_err *err) {
     if (ok && n[0] && n[1]) {
         ok = same_tokens(c, (const int64_t *const *)ids, n, err);
     } else if (ok) {
-        const char *who = n[0] ? "B has" : n[1] ? "A has" : "neither side has";
+        const char *who = n[0] ? "B has no" : n[1] ? "A has no" : "neither side has";
         const char *who_zh = n[0] ? "B 没有" : n[1] ? "A 没有" : "双方都没有";
-        qn_compare_note(c, qn_strf("%s no tokens: that both sides read the same text is not "
+        qn_compare_note(c, qn_strf("%s tokens: that both sides read the same text is not "
                                    "checked", who),
                         qn_strf("%s tokens:未核对两侧的输入是否相同", who_zh));
     }
@@ -132,6 +132,26 @@ static bool measure_all(qn_comparison *c, entries *l, qn_err *err) {
     return true;
 }
 
+// What was laid over each other only in part, once for all tensors.
+static void note_parts(qn_comparison *c) {
+    for (int s = 0; s < 2; s++) {
+        char letter = s ? 'B' : 'A', other = s ? 'A' : 'B';
+        if (!c->alone[s]) continue;
+        qn_compare_note(
+            c, qn_strf("%c has the last position alone (tensors: %zu); the %zu before it in %c are "
+                       "not compared", letter, c->alone[s], c->beside[s] - 1, other),
+            qn_strf("%c 只有最后一个位置(张量数:%zu);%c 中此前的 %zu 个位置未比较", letter,
+                    c->alone[s], other, c->beside[s] - 1));
+    }
+    if (c->n_wide)
+        qn_compare_note(
+            c, qn_strf("values are compared as F32, which does not hold all those of %s (%s); "
+                       "tensors like it: %zu", c->wide->name, qn_dtype_name(c->wide->dtype),
+                       c->n_wide),
+            qn_strf("数值按 F32 比较,而 %s(%s)含有 F32 无法精确表示的值;此类张量数:%zu",
+                    c->wide->name, qn_dtype_name(c->wide->dtype), c->n_wide));
+}
+
 // ---- the document ----
 
 static void publish_layers(qn_comparison *c, const entries *l) {
@@ -187,8 +207,9 @@ static void list_only(qn_comparison *c) {
         json_t *list = json_array();
         for (size_t i = 0; i < qn_compare_file_n(&c->file[s]); i++) {
             const char *name = qn_compare_file_at(&c->file[s], i)->name;
-            if (!qn_compare_file_find(&c->file[1 - s], name))
-                json_array_append_new(list, qn_compare_text(name));
+            if (qn_compare_file_find(&c->file[1 - s], name)) continue;
+            json_array_append_new(list, qn_compare_text(name));
+            c->partial |= strcmp(name, "tokens") != 0;
         }
         json_object_set_new(c->report, s ? "only_in_b" : "only_in_a", list);
     }
@@ -287,6 +308,7 @@ bool qn_compare_dumps(qn_comparison *c, qn_err *err) {
         publish_layers(c, &l);
         judge(c, &l, &overall);
         list_only(c);
+        note_parts(c);
         ok = draw(c, &l, err);
     }
     entries_done(&l);

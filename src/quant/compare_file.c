@@ -2,6 +2,7 @@
 // (.pt) are refused with what to do instead.
 #include "quant/compare_file.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,11 +20,11 @@ static bool is_dump_name(const char *name) {
            strcmp(name, "vision.embeds") == 0;
 }
 
-// "…/hidden.3.npy" holds hidden.3; a file with any other name holds logits.
+// "…/hidden.3.npy" holds hidden.3; a file whose name is not a dump's holds logits.
 static char *array_name(const char *path) {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     char *name = qn_strndup(base, strlen(base) - strlen(".npy"));
-    if (is_dump_name(name) && strcmp(name, "tokens") != 0) return name;
+    if (is_dump_name(name)) return name;
     free(name);
     return qn_strdup("logits");
 }
@@ -151,6 +152,26 @@ static int64_t integer_at(const qn_tensor *t, size_t i) {
 
 static bool is_integer(qn_dtype d) {
     return !qn_dtype_is_float(d) && d != QN_DT_BOOL;
+}
+
+// Of at most 24 digits between the first and the last that is not 0.
+static bool short_integer(int64_t x, bool is_unsigned) {
+    uint64_t magnitude = x < 0 && !is_unsigned ? 0 - (uint64_t)x : (uint64_t)x;
+    while (magnitude && !(magnitude & 1)) magnitude >>= 1;
+    return magnitude < (uint64_t)1 << 24;
+}
+
+bool qn_tensor_fits_f32(const qn_tensor *t) {
+    if (qn_dtype_bytes(t->dtype) < 4 || t->dtype == QN_DT_F32) return true;
+    bool is_unsigned = t->dtype == QN_DT_U32 || t->dtype == QN_DT_U64;
+    for (size_t i = 0; i < t->n; i++) {
+        double x;
+        if (t->dtype == QN_DT_F64) memcpy(&x, t->data + i * sizeof x, sizeof x);
+        if (t->dtype == QN_DT_F64 ? !isnan(x) && (double)(float)x != x
+                                  : !short_integer(integer_at(t, i), is_unsigned))
+            return false;
+    }
+    return true;
 }
 
 bool qn_compare_file_tokens(const qn_compare_file *f, int64_t **ids, size_t *n, qn_err *err) {

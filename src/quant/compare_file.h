@@ -28,6 +28,9 @@ const qn_tensor *qn_compare_file_find(const qn_compare_file *f, const char *name
 // A dump's tokens as integers; *n is 0 when it has none.
 bool qn_compare_file_tokens(const qn_compare_file *f, int64_t **ids, size_t *n, qn_err *err);
 
+// Whether every value is an F32 number (or NaN): what is compared is F32.
+bool qn_tensor_fits_f32(const qn_tensor *t);
+
 // Positions and values of each: all dimensions but the last, and the last.
 size_t qn_tensor_rows(const qn_tensor *t);
 size_t qn_tensor_cols(const qn_tensor *t);

@@ -27,19 +27,43 @@ static bool is_empty(const char *path, const qn_tensor *t, qn_err *err) {
     return true;
 }
 
-// Fewer columns on one side are vocabulary padding on the other, for logits.
+// Fewer columns on one side are vocabulary padding on the other, for logits: a few, not most.
 static bool pair_columns(qn_comparison *c, qn_array v[2], bool padding, const char *name,
                          qn_err *err) {
     size_t a = v[0].cols, b = v[1].cols, least = a < b ? a : b;
     if (a == b) return true;
-    if (!padding)
+    if (!padding || least < (a > b ? a : b) / 2)
         return qn_fail(err, QN_INPUT, "tensor %s: %zu columns in %s, expected the %zu of %s", name,
                        a, c->file[0].path, b, c->file[1].path);
     v[0].cols = v[1].cols = least;
+    c->partial = true;
     qn_compare_note(c, qn_strf("%s: A has %zu columns, B has %zu; the first %zu are compared", name,
                                a, b, least),
                     qn_strf("%s:A 有 %zu 列,B 有 %zu 列;只比较前 %zu 列", name, a, b, least));
     return true;
+}
+
+static bool pair_rows(qn_comparison *c, const char *name, qn_array v[2], qn_err *err) {
+    size_t rows[2] = {v[0].rows, v[1].rows};
+    if (rows[0] == rows[1]) return true;
+    if (rows[0] != 1 && rows[1] != 1)
+        return qn_fail(err, QN_INPUT, "tensor %s: %zu positions in %s, expected the %zu of %s, or "
+                       "the last one alone%s", name, rows[0], c->file[0].path, rows[1],
+                       c->file[1].path, rows[0] == v[1].cols && rows[1] == v[0].cols ?
+                       " (one is the other's shape transposed)" : "");
+    int longer = rows[1] > rows[0];
+    v[longer].row0 = rows[longer] - 1;
+    v[longer].rows = 1;
+    c->alone[1 - longer]++;
+    c->beside[1 - longer] = rows[longer];
+    c->partial = true;
+    return true;
+}
+
+static void mind_type(qn_comparison *c, const qn_tensor *t) {
+    if (qn_tensor_fits_f32(t)) return;
+    if (!c->n_wide++) c->wide = t;
+    c->partial = true;
 }
 
 bool qn_compare_pair(qn_comparison *c, const qn_tensor *a, const qn_tensor *b, qn_array v[2],
@@ -47,16 +71,9 @@ bool qn_compare_pair(qn_comparison *c, const qn_tensor *a, const qn_tensor *b, q
     if (is_empty(c->file[0].path, a, err) || is_empty(c->file[1].path, b, err)) return false;
     v[0] = qn_array_of_tensor(a);
     v[1] = qn_array_of_tensor(b);
-    size_t rows[2] = {v[0].rows, v[1].rows};
-    if (rows[0] != rows[1] && rows[0] != 1 && rows[1] != 1)
-        return qn_fail(err, QN_INPUT, "tensor %s: %zu positions in %s, expected the %zu of %s, or "
-                       "the last one alone", a->name, rows[0], c->file[0].path, rows[1],
-                       c->file[1].path);
-    if (rows[0] != rows[1]) {
-        int longer = rows[1] > rows[0];
-        v[longer].row0 = rows[longer] - 1;
-        v[longer].rows = 1;
-    }
+    mind_type(c, a);
+    mind_type(c, b);
+    if (!pair_rows(c, a->name, v, err)) return false;
     return pair_columns(c, v, qn_compare_is_logits(a->name), a->name, err);
 }
 
@@ -66,7 +83,8 @@ typedef struct position {
     qn_diff diff;
     qn_side side[2];
     double kl, top[QN_N_TOP];
-    size_t best[2];
+    size_t best[2];   // SIZE_MAX: nothing but NaN
+    size_t hidden[2]; // a column that is not compared and larger than all that are, or 0
 } position;
 
 typedef struct rows {
@@ -91,7 +109,17 @@ static size_t largest(const float *x, size_t n) {
     size_t at = 0;
     for (size_t i = 1; i < n; i++)
         if (x[i] > x[at] || isnan(x[at])) at = i;
-    return at;
+    return isnan(x[at]) ? SIZE_MAX : at;
+}
+
+// The columns behind those compared are fewer than they are, so their room will do; x is lost.
+static size_t hidden_largest(const qn_array *a, size_t row, size_t best, float *x) {
+    size_t n = a->stride - a->cols;
+    if (n == 0 || n > a->cols || best == SIZE_MAX) return 0;
+    float most = x[best];
+    qn_tensor_to_f32(a->tensor, (a->row0 + row) * a->stride + a->cols, n, x);
+    size_t at = largest(x, n);
+    return at != SIZE_MAX && x[at] > most ? a->cols + at : 0;
 }
 
 static void one_position(void *ctx, size_t i, int thread) {
@@ -107,11 +135,14 @@ static void one_position(void *ctx, size_t i, int thread) {
     p->best[0] = largest(a, n);
     p->best[1] = largest(b, n);
     p->kl = NAN;
-    if (p->side[0].n || p->side[1].n) return;
-    double *q = l->log_p[0][thread], *r = l->log_p[1][thread];
-    qn_log_softmax(a, n, q);
-    qn_log_softmax(b, n, r);
-    p->kl = qn_kl(r, q, n);
+    if (!p->side[0].n && !p->side[1].n) {
+        double *q = l->log_p[0][thread], *r = l->log_p[1][thread];
+        qn_log_softmax(a, n, q);
+        qn_log_softmax(b, n, r);
+        p->kl = qn_kl(r, q, n);
+    }
+    for (int s = 0; s < 2; s++)
+        p->hidden[s] = hidden_largest(&l->v[s], l->from + i, p->best[s], l->row[s][thread]);
 }
 
 static void rows_done(rows *l, int threads) {
@@ -146,6 +177,10 @@ static bool within(const qn_compare_options *o, const position *p) {
            p->diff.max_abs <= o->max_abs && (p->top[0] >= 1 || o->top1 < 1);
 }
 
+static json_t *index_or_null(bool any, size_t i) {
+    return any ? json_integer((json_int_t)i) : json_null();
+}
+
 static json_t *position_json(const position *p, size_t at) {
     json_t *o = json_object();
     json_object_set_new(o, "position", json_integer((json_int_t)at));
@@ -153,8 +188,8 @@ static json_t *position_json(const position *p, size_t at) {
     json_object_set_new(o, "kl", qn_json_number(p->kl));
     for (int k = 0; k < QN_N_TOP; k++)
         json_object_set_new(o, top_key[k], qn_json_number(p->top[k]));
-    json_object_set_new(o, "top1_a", json_integer((json_int_t)p->best[0]));
-    json_object_set_new(o, "top1_b", json_integer((json_int_t)p->best[1]));
+    json_object_set_new(o, "top1_a", index_or_null(p->best[0] != SIZE_MAX, p->best[0]));
+    json_object_set_new(o, "top1_b", index_or_null(p->best[1] != SIZE_MAX, p->best[1]));
     return o;
 }
 
@@ -177,11 +212,25 @@ void qn_compare_add_means(json_t *o, const qn_means *m) {
                                                 : json_null());
 }
 
-static json_t *index_or_null(bool any, size_t i) {
-    return any ? json_integer((json_int_t)i) : json_null();
+// Whoever does not leave those columns out chooses something that is no token.
+static void note_hidden(qn_comparison *c, const rows *l, size_t base) {
+    for (int s = 0; s < 2; s++) {
+        char letter = s ? 'B' : 'A';
+        size_t n = 0, first = 0;
+        for (size_t i = l->v[0].rows; i-- > 0;)
+            if (l->out[i].hidden[s]) n++, first = i;
+        if (!n) continue;
+        size_t column = l->out[first].hidden[s];
+        qn_compare_note(
+            c, qn_strf("%c: columns that are not compared hold the largest value at %zu of %zu "
+                       "positions, first at position %zu, column %zu", letter, n, l->v[0].rows,
+                       base + first, column),
+            qn_strf("%c:在 %zu / %zu 个位置上,最大值落在未比较的列中,首见于位置 %zu、第 %zu 列",
+                    letter, n, l->v[0].rows, base + first, column));
+    }
 }
 
-static void publish(const qn_comparison *c, const rows *l, qn_logits *out) {
+static void publish(qn_comparison *c, const rows *l, qn_logits *out) {
     size_t n = l->v[0].rows, base = l->v[0].row0 + l->v[1].row0; // one of them is 0, or both
     size_t first = n, beyond = n;
     json_t *list = json_array();
@@ -201,6 +250,7 @@ static void publish(const qn_comparison *c, const rows *l, qn_logits *out) {
     json_object_set_new(out->found, "first_position_beyond",
                         index_or_null(beyond < n, base + beyond));
     json_object_set_new(out->found, "positions", list);
+    note_hidden(c, l, base);
 }
 
 bool qn_compare_logits(qn_comparison *c, const qn_array v[2], qn_logits *out, qn_err *err) {

@@ -15,6 +15,10 @@ typedef struct qn_comparison {
     json_t *notes, *notes_zh;
     json_t *nonfinite, *histograms;
     bool differs; // any bit of what was compared
+    bool partial; // something that a side has was not, or not as it is
+    size_t alone[2], beside[2]; // tensors with the last position only; positions the other has
+    const qn_tensor *wide;      // the first with values that F32 does not hold, and how many
+    size_t n_wide;
 } qn_comparison;
 
 // Takes two allocated texts, English and Chinese.

@@ -115,7 +115,9 @@ static void add_verdict(qn_buf *b, const json_t *r) {
     qn_buf_addf(b, "<section class=\"verdict %s\"><svg viewBox=\"0 0 24 24\" aria-hidden=\"true\">"
                 "<path class=\"ink\" fill-rule=\"evenodd\" d=\"M12 1a11 11 0 1 0 0 22 11 11 0 0 0 "
                 "0-22z%s\"/></svg><div><strong>", ok ? "ok" : "bad", ok ? tick : cross);
-    if (same)
+    if (same && json_is_true(at(r, "partial")))
+        say(b, "What was compared is identical, bit for bit", "所比较的部分完全相同,逐位一致");
+    else if (same)
         say(b, "Identical, bit for bit", "完全相同,逐位一致");
     else if (ok)
         say(b, "The same, within the thresholds", "在阈值之内一致");

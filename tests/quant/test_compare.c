@@ -135,6 +135,14 @@ static void has_reason(const json_t *r, const char *text) {
     fail_msg("no reason says \"%s\": %s", text, all);
 }
 
+static void has_note(const json_t *r, const char *text) {
+    size_t i;
+    json_t *v;
+    json_array_foreach(at(r, "notes"), i, v) if (strstr(json_string_value(v), text)) return;
+    char *all = qn_json_text(at(r, "notes"), false);
+    fail_msg("no note says \"%s\": %s", text, all);
+}
+
 static void near(double x, double y, double tolerance) {
     if (!(fabs(x - y) <= tolerance)) fail_msg("%.17g is not %.17g", x, y);
 }
@@ -247,6 +255,9 @@ static void the_last_position_alone(void **state) {
         is_verdict(r, "ok");
         assert_int_equal(json_array_size(at(r, "positions")), 1);
         near(number(json_array_get(at(r, "positions"), 0), NULL, "position"), i < 2 ? T - 1 : 0, 0);
+        if (i == 0) has_note(r, "B has the last position alone (tensors: 1); the 5 before it in A");
+        if (i == 1) has_note(r, "A has the last position alone (tensors: 2)");
+        assert_true(json_is_true(at(r, "partial"))); // also what only one has
         json_decref(r);
     }
     scratch_remove(whole);
@@ -268,7 +279,10 @@ static void vocabulary_padding(void **state) {
     json_t *r = compare(a, b);
     is_verdict(r, "ok");
     near(number(r, "overall", "top1"), 1, 0);
-    assert_int_equal(json_array_size(at(r, "notes")), 1);
+    has_note(r, "A has 48 columns, B has 40; the first 40 are compared");
+    has_note(r, "A: columns that are not compared hold the largest value at 6 of 6 positions, "
+                "first at position 0, column 40");
+    assert_true(json_is_true(at(r, "partial")));
     assert_int_equal(json_array_size(at(r, "only_in_b")), 3);
     json_decref(r);
     scratch_remove(a);
@@ -396,6 +410,8 @@ static void what_cannot_be_compared(void **state) {
                                 {"logits", QN_DT_F32, {T, V}, 2, logits}};
     const tensor lean[] = {{"hidden.1", QN_DT_F32, {T, H / 2}, 2, hidden[1]}};
     const tensor bare[] = {{"tokens", QN_DT_I32, {T}, 1, ids}};
+    const tensor turned[] = {{"logits", QN_DT_F32, {V, T}, 2, logits}};
+    const tensor tiny[] = {{"logits", QN_DT_F32, {T, V / 2 - 1}, 2, logits}}; // no mere padding
     char *a = usual_dump("a.safetensors", QN_DT_F32, logits, hidden[1]);
     const struct {
         const tensor *list;
@@ -406,6 +422,8 @@ static void what_cannot_be_compared(void **state) {
                  {loose, 1, "tensor logits: 3 positions in"},
                  {float_ids, 2, "tensor tokens is F32, expected integers"},
                  {lean, 1, "tensor hidden.1: 4 columns in"},
+                 {turned, 1, "the last one alone (one is the other's shape transposed)"},
+                 {tiny, 1, "tensor logits: 19 columns in"},
                  {bare, 1, "no tensor in common but tokens"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *b = write_dump("b.safetensors", cases[i].list, cases[i].n);
@@ -420,6 +438,40 @@ static void what_cannot_be_compared(void **state) {
     refused(a, "no/such.safetensors", QN_NOT_FOUND, "no such file");
     scratch_remove(a);
     refused("x.pt", "x.pt", QN_UNSUPPORTED, "pickled files can run code");
+}
+
+// Nothing that was left out, or that F32 cannot see, may pass for identical without a word.
+static void a_part_is_called_a_part(void **state) {
+    (void)state;
+    float nothing[T * V];
+    memcpy(nothing, logits, sizeof nothing);
+    for (int i = 0; i < V; i++) nothing[i] = NAN;
+    const tensor whole[] = {{"tokens", QN_DT_I32, {T}, 1, ids},
+                            {"logits", QN_DT_F64, {T, V}, 2, logits}};
+    const tensor mute[] = {{"logits", QN_DT_F32, {T, V}, 2, logits}};
+    const tensor dead[] = {{"logits", QN_DT_F32, {T, V}, 2, nothing}};
+    char *a = write_dump("a.safetensors", whole, 2), *b = write_dump("b.safetensors", mute, 1);
+    char *d = write_dump("d.safetensors", dead, 1);
+    json_t *r = compare(a, a);
+    assert_true(json_is_false(at(r, "partial"))); // F64, and yet every value is one of F32
+    json_decref(r);
+    r = compare(b, b);
+    has_note(r, "neither side has tokens");
+    assert_true(json_is_false(at(r, "partial")));
+    json_decref(r);
+    r = compare(d, b);
+    assert_true(json_is_null(at(json_array_get(at(r, "positions"), 0), "top1_a")));
+    assert_int_equal(number(json_array_get(at(r, "positions"), 0), NULL, "top1_b"), 19);
+    json_decref(r);
+    FILE *f = fopen(a, "r+b"); // one bit that only F64 has
+    assert_true(f && fseek(f, -8, SEEK_END) == 0 && fputc(1, f) == 1 && fclose(f) == 0);
+    r = compare(a, b);
+    assert_true(json_is_true(at(r, "identical")) && json_is_true(at(r, "partial")));
+    has_note(r, "values are compared as F32, which does not hold all those of logits (F64)");
+    json_decref(r);
+    scratch_remove(a);
+    scratch_remove(b);
+    scratch_remove(d);
 }
 
 // ---- checkpoints ----
@@ -552,6 +604,7 @@ int main(void) {
         cmocka_unit_test(draft_logits),
         cmocka_unit_test(where_a_computation_broke),
         cmocka_unit_test(what_cannot_be_compared),
+        cmocka_unit_test(a_part_is_called_a_part),
         cmocka_unit_test(equal_checkpoints_in_other_files),
         cmocka_unit_test(quantized_against_its_original),
         cmocka_unit_test(tensors_in_one_only),
