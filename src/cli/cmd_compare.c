@@ -76,9 +76,15 @@ static void print_overall(const json_t *report) {
     qn_table_print(&t, 0);
 }
 
+// What is not finite is farthest of all.
+static double error_of(const json_t *position) {
+    const json_t *e = at(position, "relative_rms"), *kl = at(position, "kl");
+    bool broken = json_is_string(e) || json_is_string(kl);
+    return broken ? INFINITY : json_number_value(e);
+}
+
 static int by_error(const void *a, const void *b) {
-    double x = json_number_value(at(*(const json_t *const *)a, "relative_rms"));
-    double y = json_number_value(at(*(const json_t *const *)b, "relative_rms"));
+    double x = error_of(*(const json_t *const *)a), y = error_of(*(const json_t *const *)b);
     return (x < y) - (x > y);
 }
 

@@ -1,4 +1,5 @@
 // `quern eval`: perplexity of a text, and distance from a reference.
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -9,9 +10,11 @@
 #include "cli/prompt.h"
 #include "quant/eval.h"
 
+// What is not finite stands as a string: "inf" must not be printed as the 0 of a perfect match.
 static double at(const json_t *report, const char *section, const char *key) {
     const json_t *o = section ? json_object_get(report, section) : report;
-    return json_number_value(json_object_get(o, key));
+    const json_t *v = json_object_get(o, key);
+    return json_is_string(v) ? strtod(json_string_value(v), NULL) : json_number_value(v);
 }
 
 static void print(const json_t *r) {

@@ -65,6 +65,7 @@ static bool fit(qn_comparison *c, entry *e) {
                     qn_strf("%s:A 有 %zu 行,B 有 %zu 行;只比较前 %zu 行", e->name, a->rows, b->rows,
                             least));
     a->rows = b->rows = least;
+    c->partial = true;
     return true;
 }
 

@@ -96,6 +96,22 @@ static bool open_all(eval *e, const char *model, qn_err *err) {
     return e->reference || qn_err_prefix(err, "reference");
 }
 
+// Padding of one side's vocabulary is left out of the divergence; another vocabulary is no padding.
+static bool fits_reference(const eval *e, qn_err *err) {
+    if (!e->reference && !e->dumped) return true;
+    size_t n = (size_t)qn_model_get_info(e->model)->vocab_size;
+    size_t m = e->dumped ? qn_tensor_cols(e->dumped)
+                         : (size_t)qn_model_get_info(e->reference)->vocab_size;
+    size_t least = n < m ? n : m;
+    if (least < (n > m ? n : m) / 2)
+        return qn_fail(err, QN_INPUT, "reference: %s has a vocabulary of %zu, expected about the "
+                       "%zu of the model", e->o->reference, m, n);
+    if (n != m)
+        qn_note("the model has a vocabulary of %zu, the reference of %zu: the divergence is over "
+                "the first %zu", n, m, least);
+    return true;
+}
+
 // ---- tokens ----
 
 static bool same_tokens(const int64_t *expected, const eval *e, size_t n, const char *whose,
@@ -132,6 +148,8 @@ static bool use_dump_tokens(eval *e, qn_err *err) {
     bool ok = n == rows || (n == 0 && e->o->text) ||
               qn_fail(err, QN_INPUT, "%s: %zu tokens, expected one for each of the %zu rows of "
                       "logits", e->dump.path, n, rows);
+    if (ok && n == 0)
+        qn_note("%s has no tokens: that it is of this text is not checked", e->dump.path);
     if (ok && e->o->text) {
         ok = same_tokens(ids, e, n, e->dump.path, err);
         if (ok && e->n_tokens < rows)
@@ -266,6 +284,11 @@ static void add_reference(eval *e, json_t *j) {
     put(k, "p99_error", rank_error(e->rows.kl, n, (size_t)ceil(0.99 * (double)n)));
     put(k, "max", kl.max);
     put(k, "max_error", rank_error(e->rows.kl, n, n));
+    size_t endless = 0;
+    for (size_t i = 0; i < n; i++) endless += isinf(e->rows.kl[i]) != 0;
+    if (endless)
+        qn_note("the divergence is infinite at %zu of %zu positions: the model rules out what the "
+                "reference expects", endless, n);
     json_object_set_new(j, "kl", k);
     for (size_t i = 0; i < n; i++) p += e->rows.agree[i];
     p /= (double)n;
@@ -336,7 +359,7 @@ static bool predict(eval *e, qn_err *err) {
 bool qn_eval(const char *model, const qn_eval_options *o, json_t **report, qn_err *err) {
     eval e = {.o = o};
     *report = NULL;
-    bool ok = open_all(&e, model, err) && read_tokens(&e, err) && cut(&e, err);
+    bool ok = open_all(&e, model, err) && fits_reference(&e, err) && read_tokens(&e, err) && cut(&e, err);
     double started = qn_now();
     ok = ok && predict(&e, err);
     if (ok) *report = figures(&e, qn_now() - started);

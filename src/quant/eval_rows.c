@@ -48,7 +48,6 @@ typedef struct work {
     size_t n_ready, done;
     float **dumped; // per thread: a row of the dump
     double **log_p[2];
-    bool *bad; // per thread
 } work;
 
 // ---- rows come in ----
@@ -116,16 +115,14 @@ static void score(void *ctx, size_t i, int thread) {
     double *q = w->log_p[MODEL][thread], *p = w->log_p[REFERENCE][thread];
     qn_log_softmax(s->row[MODEL], n, q);
     r->nll[s->number] = -q[target];
-    w->bad[thread] |= isnan(q[target]);
     if (w->n_lanes == 1) return;
     const float *row = reference_row(w, s, thread);
     size_t m = w->lane[REFERENCE].vocab, common = n < m ? n : m;
     qn_log_softmax(row, m, p);
-    w->bad[thread] |= isnan(p[0]);
     r->reference_nll[s->number] = target < m ? -p[target] : INFINITY;
     if (n > common) qn_log_softmax(s->row[MODEL], common, q);
     if (m > common) qn_log_softmax(row, common, p);
-    r->kl[s->number] = qn_kl(p, q, common);
+    r->kl[s->number] = isnan(p[0]) ? NAN : qn_kl(p, q, common);
     r->agree[s->number] = largest(s->row[MODEL], common) == largest(row, common);
 }
 
@@ -145,6 +142,19 @@ static void take_ready(work *w) {
     }
 }
 
+// A row with a NaN or an inf gives nothing but NaN.
+static bool all_are_numbers(const work *w, qn_err *err) {
+    for (size_t i = 0; i < w->n_ready; i++) {
+        const scored *s = &w->ready[i];
+        bool own = isnan(w->r->nll[s->number]);
+        if (own || (w->n_lanes == 2 && isnan(w->r->kl[s->number])))
+            return qn_fail(err, QN_NONFINITE, "logits of the %s are not finite, expected numbers: "
+                           "window %zu, position %zu", own ? "model" : "reference", s->window,
+                           s->position);
+    }
+    return true;
+}
+
 static bool score_ready(work *w, qn_err *err) {
     take_ready(w);
     if (!w->n_ready) return true;
@@ -152,10 +162,7 @@ static bool score_ready(work *w, qn_err *err) {
     for (size_t i = 0; i < w->n_ready; i++)
         for (int s = 0; s < 2; s++) free(w->ready[i].row[s]);
     w->done += w->n_ready;
-    for (int i = 0; i < qn_pool_threads(w->r->pool); i++)
-        if (w->bad[i])
-            return qn_fail(err, QN_NONFINITE, "logits of window %zu are not finite, expected "
-                           "numbers", w->ready[0].window);
+    if (!all_are_numbers(w, err)) return false;
     if (!w->r->progress || w->r->progress(w->r->user, "eval", w->done, w->r->n_scored)) return true;
     return qn_fail(err, QN_CANCELLED, "eval: stopped");
 }
@@ -219,7 +226,6 @@ static bool open_lanes(work *w, qn_err *err) {
 
 static void open_buffers(work *w) {
     size_t threads = (size_t)qn_pool_threads(w->r->pool);
-    w->bad = QN_NEW_ARRAY(bool, threads);
     w->dumped = QN_NEW_ARRAY(float *, threads);
     for (int s = 0; s < 2; s++) w->log_p[s] = QN_NEW_ARRAY(double *, threads);
     for (size_t i = 0; i < threads; i++) {
@@ -243,7 +249,6 @@ static void work_done(work *w) {
     for (int i = 0; w->dumped && i < qn_pool_threads(w->r->pool); i++) free(w->dumped[i]);
     free(w->dumped);
     free(w->ready);
-    free(w->bad);
 }
 
 bool qn_eval_rows_run(qn_eval_rows *r, qn_err *err) {

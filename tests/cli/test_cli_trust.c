@@ -1,4 +1,5 @@
 // What check, convert and repair print for people: what it says, and that it fits.
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -282,6 +283,33 @@ static void options_and_names(void **state) {
     free(out);
 }
 
+// The logits are the file's end: the row before the last is given -inf for all tokens but one.
+static void rule_out(const char *dump) {
+    enum { V = 4096 };
+    const float none = -INFINITY, one = 0;
+    FILE *f = fopen(dump, "r+b");
+    assert_true(f && fseek(f, -2l * V * (long)sizeof none, SEEK_END) == 0);
+    for (int i = 0; i < V; i++) assert_int_equal(fwrite(i ? &none : &one, sizeof none, 1, f), 1);
+    fclose(f);
+}
+
+// "inf" is printed as that, and what was left out is said where the verdict is.
+static void figures_that_are_none(void **state) {
+    (void)state;
+    char *a = scratch("a.safetensors"), *b = scratch("last.safetensors");
+    free(printed(0, ARGS("dump", TINY, "--tokens", "5 17 80", "-o", a, "-q")));
+    free(printed(0, ARGS("dump", TINY, "--tokens", "5 17 80", "-o", b, "-q", "--hidden")));
+    char *text = printed(0, ARGS("compare", a, b, "-q"));
+    assert_int_equal(strncmp(text, "ok: what was compared is identical, bit for bit\n", 48), 0);
+    free(text);
+    rule_out(a);
+    text = printed(0, ARGS("eval", TINY, "--reference", a, "-q"));
+    if (!strstr(text, "reference    inf")) fail_msg("%s", text);
+    free(text);
+    free(a);
+    free(b);
+}
+
 static int done(void **state) {
     (void)state;
     scratch_done();
@@ -301,6 +329,7 @@ int main(void) {
         cmocka_unit_test(formats_have_their_names),
         cmocka_unit_test(overwrite_is_for_checkpoints),
         cmocka_unit_test(options_and_names),
+        cmocka_unit_test(figures_that_are_none),
     };
     return cmocka_run_group_tests(tests, NULL, done);
 }

@@ -1,5 +1,5 @@
-// compare: figures against closed forms on small dumps written here, every way in which two dumps
-// may differ, and checkpoints whose distance is known.
+// compare: figures against closed forms on small dumps written here, and every way in which two
+// dumps may differ.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,65 +9,12 @@
 
 #include <cmocka.h>
 
-#include "base/f16.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "quant/compare.h"
-#include "store/shard_writer.h"
+#include "dump_maker.h"
 #include "support/scratch.h"
 
-#define DATA "tests/data/quantized/"
 enum { T = 6, V = 40, H = 8 };
-
-// ---- dumps made here ----
-
-typedef struct tensor {
-    const char *name;
-    qn_dtype dtype;
-    size_t shape[3];
-    int n_dims;
-    const float *x; // converted; tokens: taken as integers
-} tensor;
-
-static size_t count(const tensor *t) {
-    size_t n = 1;
-    for (int i = 0; i < t->n_dims; i++) n *= t->shape[i];
-    return n;
-}
-
-static void put(uint8_t *out, qn_dtype dtype, float x) {
-    uint16_t half = dtype == QN_DT_BF16 ? qn_f32_to_bf16(x) : qn_f32_to_f16(x);
-    bool integer = dtype == QN_DT_I32 || dtype == QN_DT_I64;
-    int32_t narrow = integer ? (int32_t)x : 0;
-    int64_t wide = narrow;
-    double real = (double)x;
-    const void *from = dtype == QN_DT_F32   ? (const void *)&x
-                       : dtype == QN_DT_F64 ? (const void *)&real
-                       : dtype == QN_DT_I32 ? (const void *)&narrow
-                       : dtype == QN_DT_I64 ? (const void *)&wide
-                                            : (const void *)&half;
-    memcpy(out, from, qn_dtype_bytes(dtype));
-}
-
-static char *write_dump(const char *name, const tensor *list, size_t n) {
-    char *path = scratch_path(name);
-    qn_err err = {0};
-    qn_shards *s = qn_shards_new_file(path, NULL, &err);
-    assert_non_null(s);
-    for (size_t i = 0; i < n; i++)
-        assert_true(qn_shards_declare(s, list[i].name, list[i].dtype, list[i].shape,
-                                      list[i].n_dims, &err));
-    for (size_t i = 0; i < n; i++) {
-        size_t size = qn_dtype_bytes(list[i].dtype), k = count(&list[i]);
-        uint8_t *bytes = malloc(k * size);
-        for (size_t j = 0; j < k; j++) put(bytes + j * size, list[i].dtype, list[i].x[j]);
-        assert_true(qn_shards_add(s, bytes, k * size, &err));
-        free(bytes);
-    }
-    if (!qn_shards_finish(s, &err)) fail_msg("%s", err.text);
-    qn_shards_free(s);
-    return path;
-}
 
 // Values that every dtype holds exactly.
 static float ids[T], logits[T * V], hidden[3][T * H];
@@ -88,63 +35,6 @@ static char *usual_dump(const char *name, qn_dtype dtype, const float *l, const 
                            {"hidden.1", dtype, {T, H}, 2, h1},
                            {"hidden.0", dtype, {T, H}, 2, hidden[0]}};
     return write_dump(name, list, 5);
-}
-
-static json_t *compare_with(const char *a, const char *b, qn_compare_options o) {
-    json_t *report = NULL;
-    qn_err err = {0};
-    o.n_threads = o.n_threads ? o.n_threads : 2;
-    if (!qn_compare(a, b, &o, &report, &err)) fail_msg("%s", err.text);
-    return report;
-}
-
-static const qn_compare_options usual = {.cosine = 0.99, .max_abs = 0.001, .top1 = 1};
-
-static json_t *compare(const char *a, const char *b) { return compare_with(a, b, usual); }
-
-static void refused(const char *a, const char *b, qn_code code, const char *text) {
-    json_t *report = NULL;
-    qn_err err = {0};
-    assert_false(qn_compare(a, b, &usual, &report, &err));
-    assert_null(report);
-    if (!strstr(err.text, text)) fail_msg("\"%s\" does not say \"%s\"", err.text, text);
-    assert_int_equal(err.code, code);
-}
-
-static const json_t *at(const json_t *o, const char *key) { return json_object_get(o, key); }
-
-static double number(const json_t *r, const char *section, const char *key) {
-    const json_t *v = at(section ? at(r, section) : r, key);
-    if (!json_is_number(v)) fail_msg("%s is no number", key);
-    return json_number_value(v);
-}
-
-static void is_verdict(const json_t *r, const char *verdict) {
-    if (strcmp(json_string_value(at(r, "verdict")), verdict) != 0) {
-        char *text = qn_json_text(at(r, "reasons"), false);
-        fail_msg("the verdict is not %s: %s", verdict, text);
-    }
-    assert_int_equal(json_array_size(at(r, "reasons")) == 0, strcmp(verdict, "ok") == 0);
-}
-
-static void has_reason(const json_t *r, const char *text) {
-    size_t i;
-    json_t *v;
-    json_array_foreach(at(r, "reasons"), i, v) if (strstr(json_string_value(v), text)) return;
-    char *all = qn_json_text(at(r, "reasons"), false);
-    fail_msg("no reason says \"%s\": %s", text, all);
-}
-
-static void has_note(const json_t *r, const char *text) {
-    size_t i;
-    json_t *v;
-    json_array_foreach(at(r, "notes"), i, v) if (strstr(json_string_value(v), text)) return;
-    char *all = qn_json_text(at(r, "notes"), false);
-    fail_msg("no note says \"%s\": %s", text, all);
-}
-
-static void near(double x, double y, double tolerance) {
-    if (!(fabs(x - y) <= tolerance)) fail_msg("%.17g is not %.17g", x, y);
 }
 
 // ---- dumps ----
@@ -430,7 +320,8 @@ static void what_cannot_be_compared(void **state) {
         refused(b, a, QN_INPUT, cases[i].text);
         scratch_remove(b);
     }
-    refused(a, DATA "base-bf16", QN_USAGE, "is a checkpoint, expected two dumps or two");
+    refused(a, "tests/data/quantized/base-bf16", QN_USAGE,
+            "is a checkpoint, expected two dumps or two");
     const tensor unnamed[] = {{"lm_logits", QN_DT_F32, {T, V}, 2, logits}};
     char *foreign = write_dump("foreign.safetensors", unnamed, 1);
     refused(a, foreign, QN_USAGE, "foreign.safetensors has no tensor that is named as a dump's");
@@ -474,124 +365,6 @@ static void a_part_is_called_a_part(void **state) {
     scratch_remove(d);
 }
 
-// ---- checkpoints ----
-
-static void equal_checkpoints_in_other_files(void **state) {
-    (void)state;
-    json_t *r = compare(DATA "gptq-int8-g128", DATA "gptq-int8-nogidx");
-    is_verdict(r, "ok");
-    assert_true(json_is_true(at(r, "identical")));
-    assert_int_equal(json_array_size(at(r, "worst")), 0);
-    json_decref(r);
-    r = compare(DATA "gptq-int4-v2", DATA "awq-gemv-g128"); // two schemes, the same weights
-    is_verdict(r, "ok");
-    assert_true(json_is_true(at(r, "identical")));
-    json_decref(r);
-}
-
-static void quantized_against_its_original(void **state) {
-    (void)state;
-    qn_compare_options o = usual;
-    json_t *r = compare(DATA "gptq-int8-g128", DATA "base-bf16");
-    is_verdict(r, "different");
-    has_reason(r, "max abs error above 0.001");
-    double far = number(r, "overall", "max_abs_error");
-    assert_true(number(r, "overall", "cosine") > 0.9999);
-    assert_true(json_is_null(at(at(r, "overall"), "kl")));
-    assert_int_equal(json_array_size(at(r, "worst")), 10);
-    json_decref(r);
-    o.max_abs = far;
-    r = compare_with(DATA "gptq-int8-g128", DATA "base-bf16", o);
-    is_verdict(r, "ok");
-    json_decref(r);
-    o.max_abs = 100;
-    r = compare_with(DATA "broken-signed-view", DATA "base-bf16", o);
-    is_verdict(r, "different");
-    has_reason(r, "14 of 24 weights have a cosine below 0.99");
-    json_decref(r);
-}
-
-static void tensors_in_one_only(void **state) {
-    (void)state;
-    qn_compare_options o = {.cosine = -1, .max_abs = 1e9, .top1 = 0};
-    json_t *r = compare_with(DATA "broken-missing-tensor", DATA "base-bf16", o);
-    is_verdict(r, "different");
-    size_t i;
-    json_t *name;
-    bool found = false;
-    json_array_foreach(at(r, "only_in_b"), i, name) found |=
-        strcmp(json_string_value(name), "model.layers.0.mlp.up_proj.weight") == 0;
-    assert_true(found);
-    json_decref(r);
-}
-
-static void shapes_and_vocabulary_rows(void **state) {
-    (void)state;
-    const tensor a[] = {{"model.embed_tokens.weight", QN_DT_BF16, {T, V}, 2, logits},
-                        {"model.norm.weight", QN_DT_F32, {T, V}, 2, logits}};
-    const tensor b[] = {{"model.embed_tokens.weight", QN_DT_F32, {T - 2, V}, 2, logits},
-                        {"model.norm.weight", QN_DT_F32, {V, T}, 2, logits}};
-    char *pa = write_dump("a.safetensors", a, 1), *pb = write_dump("b.safetensors", b, 1);
-    json_t *r = compare(pa, pb);
-    is_verdict(r, "ok");
-    assert_string_equal(json_string_value(json_array_get(at(r, "notes"), 0)),
-                        "model.embed_tokens.weight: A has 6 rows, B has 4; the first 4 are "
-                        "compared");
-    json_decref(r);
-    scratch_remove(pa);
-    scratch_remove(pb);
-    pa = write_dump("a.safetensors", a, 2), pb = write_dump("b.safetensors", b, 2);
-    r = compare(pa, pb);
-    is_verdict(r, "different");
-    has_reason(r, "model.norm.weight: [6, 40] in A, [40, 6] in B");
-    json_decref(r);
-    scratch_remove(pa);
-    scratch_remove(pb);
-}
-
-// Two different models: not a line for each weight.
-static void another_model(void **state) {
-    (void)state;
-    json_t *r = compare("tests/data/families/qwen3", DATA "base-bf16");
-    is_verdict(r, "different");
-    has_reason(r, "more weights are of other shapes in A and B");
-    assert_true(json_array_size(at(r, "reasons")) < 10);
-    json_decref(r);
-}
-
-static void threads_change_nothing(void **state) {
-    (void)state;
-    qn_compare_options o = usual;
-    char *text[2];
-    o.page = true;
-    for (int i = 0; i < 2; i++) {
-        o.n_threads = i ? 5 : 1;
-        json_t *r = compare_with(DATA "gptq-int4-g128", DATA "base-bf16", o);
-        assert_int_equal(json_array_size(at(r, "histograms")), 6);
-        text[i] = qn_json_text(r, false);
-        json_decref(r);
-    }
-    assert_string_equal(text[0], text[1]);
-    qn_free(text[0]);
-    qn_free(text[1]);
-}
-
-static bool stop(void *user, const char *what, uint64_t done, uint64_t total) {
-    (void)user;
-    (void)what;
-    return done == total;
-}
-
-static void can_be_stopped(void **state) {
-    (void)state;
-    json_t *report = NULL;
-    qn_err err = {0};
-    qn_compare_options o = usual;
-    o.progress = stop;
-    assert_false(qn_compare(DATA "base-bf16", DATA "base-bf16", &o, &report, &err));
-    assert_int_equal(err.code, QN_CANCELLED);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equal_in_every_dtype),
@@ -605,13 +378,6 @@ int main(void) {
         cmocka_unit_test(where_a_computation_broke),
         cmocka_unit_test(what_cannot_be_compared),
         cmocka_unit_test(a_part_is_called_a_part),
-        cmocka_unit_test(equal_checkpoints_in_other_files),
-        cmocka_unit_test(quantized_against_its_original),
-        cmocka_unit_test(tensors_in_one_only),
-        cmocka_unit_test(shapes_and_vocabulary_rows),
-        cmocka_unit_test(another_model),
-        cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(can_be_stopped),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

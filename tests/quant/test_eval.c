@@ -277,13 +277,15 @@ static void refused(const char *model, qn_eval_options o, qn_code code, const ch
     assert_int_equal(err.code, code);
 }
 
+// The value stands at position 5 for the token that follows.
 static char *dump_with(const char *name, size_t v, float value, bool tokens) {
     qn_err err = {0};
     char *path = scratch_path("made.safetensors");
     qn_shards *s = qn_shards_new_file(path, NULL, &err);
     size_t shape[2] = {T, v};
     float *x = malloc(T * v * sizeof *x);
-    for (size_t i = 0; i < T * v; i++) x[i] = i == 5 * v + 3 ? value : (float)(i % 7);
+    for (size_t i = 0; i < T * v; i++) x[i] = (float)(i % 7);
+    x[5 * v + (size_t)ids[6] % v] = value;
     bool ok = (!tokens || qn_shards_declare(s, "tokens", QN_DT_I32, shape, 1, &err)) &&
               qn_shards_declare(s, name, QN_DT_F32, shape, 2, &err) &&
               (!tokens || qn_shards_add(s, ids, T * sizeof *ids, &err)) &&
@@ -316,7 +318,8 @@ static void dumps_that_are_no_reference(void **state) {
     (void)state;
     const char *t = text.data;
     char *nan_dump = dump_with("logits", 4096, NAN, true);
-    refused(TINY, (qn_eval_options){.reference = nan_dump}, QN_NONFINITE, "not finite");
+    refused(TINY, (qn_eval_options){.reference = nan_dump}, QN_NONFINITE,
+            "logits of the reference are not finite, expected numbers: window 0, position 5");
     refused(TINY, (qn_eval_options){.reference = nan_dump, .text = "Hello, world, hello.",
                                     .n_text = 20}, QN_INPUT, "tokens differ first at position 0");
     refused(TINY, (qn_eval_options){.reference = nan_dump, .context = 7}, QN_USAGE,
@@ -327,9 +330,13 @@ static void dumps_that_are_no_reference(void **state) {
     refused(TINY, (qn_eval_options){.reference = other, .text = t, .n_text = 900}, QN_INPUT,
             "has no tensor logits");
     scratch_remove(other);
-    char *wordless = dump_with("logits", 64, 0, false);
+    char *wordless = dump_with("logits", 4096, 0, false);
     refused(TINY, (qn_eval_options){.reference = wordless}, QN_INPUT, "0 tokens, expected one");
     scratch_remove(wordless);
+    char *foreign = dump_with("logits", 64, 0, true);
+    refused(TINY, (qn_eval_options){.reference = foreign}, QN_INPUT,
+            "has a vocabulary of 64, expected about the 4096 of the model");
+    scratch_remove(foreign);
 }
 
 // A vocabulary of another size: the divergence is over what both have.
@@ -341,6 +348,18 @@ static void padded_vocabularies(void **state) {
     assert_true(isfinite(number(r, "kl", "max")));
     json_decref(r);
     scratch_remove(wide);
+}
+
+// A reference that rules out what follows: no figure becomes a number that looks good.
+static void an_endless_divergence(void **state) {
+    (void)state;
+    char *sure = dump_with("logits", 4096, -INFINITY, true);
+    json_t *r = eval(TINY, (qn_eval_options){.reference = sure});
+    assert_true(isfinite(number(r, "kl", "max"))); // the reference may rule out
+    assert_string_equal(json_string_value(json_object_get(json_object_get(r, "reference"),
+                                                          "perplexity")), "inf");
+    json_decref(r);
+    scratch_remove(sure);
 }
 
 int main(void) {
@@ -355,6 +374,7 @@ int main(void) {
         cmocka_unit_test(what_cannot_be_scored),
         cmocka_unit_test(dumps_that_are_no_reference),
         cmocka_unit_test(padded_vocabularies),
+        cmocka_unit_test(an_endless_divergence),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
