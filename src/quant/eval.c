@@ -359,7 +359,8 @@ static bool predict(eval *e, qn_err *err) {
 bool qn_eval(const char *model, const qn_eval_options *o, json_t **report, qn_err *err) {
     eval e = {.o = o};
     *report = NULL;
-    bool ok = open_all(&e, model, err) && fits_reference(&e, err) && read_tokens(&e, err) && cut(&e, err);
+    bool ok = open_all(&e, model, err) && fits_reference(&e, err) && read_tokens(&e, err) &&
+              cut(&e, err);
     double started = qn_now();
     ok = ok && predict(&e, err);
     if (ok) *report = figures(&e, qn_now() - started);
