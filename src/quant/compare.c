@@ -42,7 +42,7 @@ void qn_compare_note(qn_comparison *c, char *en, char *zh) {
     take(c->notes_zh, zh);
 }
 
-double qn_compare_cosine(const qn_diff *d) { return d->any_differs ? qn_diff_cosine(d) : 1; }
+double qn_compare_cosine(const qn_diff *d) { return d->max_abs > 0 ? qn_diff_cosine(d) : 1; }
 
 void qn_compare_add_figures(json_t *o, const qn_diff *d) {
     const struct {

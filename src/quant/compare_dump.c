@@ -43,7 +43,7 @@ static bool check_tokens(qn_comparison *c, qn_err *err) {
         const char *who_zh = n[0] ? "B 没有" : n[1] ? "A 没有" : "双方都没有";
         qn_compare_note(c, qn_strf("%s tokens: that both sides read the same text is not "
                                    "checked", who),
-                        qn_strf("%s tokens:未核对两侧的输入是否相同", who_zh));
+                        qn_strf("%s tokens：未核对两侧的输入是否相同", who_zh));
     }
     free(ids[0]);
     free(ids[1]);
@@ -140,7 +140,7 @@ static void note_parts(qn_comparison *c) {
         qn_compare_note(
             c, qn_strf("%c has the last position alone (tensors: %zu); the %zu before it in %c are "
                        "not compared", letter, c->alone[s], c->beside[s] - 1, other),
-            qn_strf("%c 只有最后一个位置(张量数:%zu);%c 中此前的 %zu 个位置未比较", letter,
+            qn_strf("%c 只有最后一个位置（张量数：%zu）；%c 中此前的 %zu 个位置未比较", letter,
                     c->alone[s], other, c->beside[s] - 1));
     }
     if (c->n_wide)
@@ -148,7 +148,7 @@ static void note_parts(qn_comparison *c) {
             c, qn_strf("values are compared as F32, which does not hold all those of %s (%s); "
                        "tensors like it: %zu", c->wide->name, qn_dtype_name(c->wide->dtype),
                        c->n_wide),
-            qn_strf("数值按 F32 比较,而 %s(%s)含有 F32 无法精确表示的值;此类张量数:%zu",
+            qn_strf("数值按 F32 比较，而 %s（%s）含有 F32 无法精确表示的值；此类张量数：%zu",
                     c->wide->name, qn_dtype_name(c->wide->dtype), c->n_wide));
 }
 
@@ -199,7 +199,7 @@ static void publish_overall(qn_comparison *c, const entries *l, const qn_means *
     json_object_set_new(c->report, "positions", json_array());
     qn_compare_note(c, qn_strf("no logits on both sides: the overall figures are those of the "
                                "tensors that both have"),
-                    qn_strf("两侧没有共同的 logits:总体指标取自双方共有的张量"));
+                    qn_strf("两侧没有共同的 logits：总体指标取自双方共有的张量"));
 }
 
 static void list_only(qn_comparison *c) {
@@ -251,10 +251,10 @@ static void judge_nonfinite(qn_comparison *c, const entries *l, int s) {
     if (!first) return;
     const qn_side *side = &first->f.side[s];
     size_t cols = first->v[s].cols, base = first->v[0].row0 + first->v[1].row0;
-    char more[64] = "", more_zh[64] = "", letter = s ? 'B' : 'A';
+    char more[64] = "", more_zh[96] = "", letter = s ? 'B' : 'A';
     if (later) {
         snprintf(more, sizeof more, "; later tensors that are not finite: %zu", later);
-        snprintf(more_zh, sizeof more_zh, ";其后还有 %zu 个张量含非有限值", later);
+        snprintf(more_zh, sizeof more_zh, "；其后还有 %zu 个张量含非有限值", later);
     }
     const char *name = first->t[0]->name, *value = qn_side_value(side);
     unsigned long long n = side->n;
@@ -262,7 +262,7 @@ static void judge_nonfinite(qn_comparison *c, const entries *l, int s) {
     qn_compare_reason(
         c, qn_strf("%s of %c: %llu value%s not finite, first %s at position %zu, column %zu%s",
                    name, letter, n, n == 1 ? " is" : "s are", value, position, column, more),
-        qn_strf("%c 的 %s 中有 %llu 个值不是有限数,首个为 %s,位于位置 %zu、第 %zu 列%s", letter, name,
+        qn_strf("%c 的 %s 中有 %llu 个值不是有限数，首个为 %s，位于位置 %zu、第 %zu 列%s", letter, name,
                 n, value, position, column, more_zh));
 }
 
@@ -281,8 +281,8 @@ static void judge_tensor(qn_comparison *c, const entry *e, json_t **first_layer)
         c,
         qn_strf(hidden ? "%s is where the two part: cosine %s, expected at least %s"
                        : "%s: cosine %s, expected at least %s", name, digits, least),
-        qn_strf(hidden ? "两侧从 %s 开始分歧:余弦相似度 %s,应不低于 %s"
-                       : "%s:余弦相似度 %s,应不低于 %s", name, digits, least));
+        qn_strf(hidden ? "两侧从 %s 开始分歧：余弦相似度 %s，应不低于 %s"
+                       : "%s：余弦相似度 %s，应不低于 %s", name, digits, least));
 }
 
 static void judge(qn_comparison *c, const entries *l, const qn_means *overall) {

@@ -39,7 +39,7 @@ static bool pair_columns(qn_comparison *c, qn_array v[2], bool padding, const ch
     c->partial = true;
     qn_compare_note(c, qn_strf("%s: A has %zu columns, B has %zu; the first %zu are compared", name,
                                a, b, least),
-                    qn_strf("%s:A 有 %zu 列,B 有 %zu 列;只比较前 %zu 列", name, a, b, least));
+                    qn_strf("%s：A 有 %zu 列，B 有 %zu 列；只比较前 %zu 列", name, a, b, least));
     return true;
 }
 
@@ -225,7 +225,7 @@ static void note_hidden(qn_comparison *c, const rows *l, size_t base) {
             c, qn_strf("%c: columns that are not compared hold the largest value at %zu of %zu "
                        "positions, first at position %zu, column %zu", letter, n, l->v[0].rows,
                        base + first, column),
-            qn_strf("%c:在 %zu / %zu 个位置上,最大值落在未比较的列中,首见于位置 %zu、第 %zu 列",
+            qn_strf("%c：在 %zu / %zu 个位置上，最大值落在未比较的列中，首见于位置 %zu、第 %zu 列",
                     letter, n, l->v[0].rows, base + first, column));
     }
 }
@@ -275,23 +275,23 @@ void qn_compare_judge(qn_comparison *c, const char *what, const qn_means *m) {
     const qn_compare_options *o = c->o;
     char x[32], limit[32];
     double cosine = qn_compare_cosine(&m->diff), top1 = m->n ? m->top[0] / (double)m->n : 1;
-    const char *sep = what[0] ? ": " : "", *sep_zh = what[0] ? ":" : "";
+    const char *sep = what[0] ? ": " : "", *sep_zh = what[0] ? "：" : "";
     qn_compare_digits(cosine, x);
     qn_compare_digits(o->cosine, limit);
     if (!(cosine >= o->cosine))
         qn_compare_reason(
             c, qn_strf("%s%scosine %s, expected at least %s", what, sep, x, limit),
-            qn_strf("%s%s余弦相似度 %s,应不低于 %s", what, sep_zh, x, limit));
+            qn_strf("%s%s余弦相似度 %s，应不低于 %s", what, sep_zh, x, limit));
     qn_compare_digits(m->diff.max_abs, x);
     qn_compare_digits(o->max_abs, limit);
     if (!(m->diff.max_abs <= o->max_abs))
         qn_compare_reason(
             c, qn_strf("%s%smax abs error %s, expected at most %s", what, sep, x, limit),
-            qn_strf("%s%s最大绝对误差 %s,应不高于 %s", what, sep_zh, x, limit));
+            qn_strf("%s%s最大绝对误差 %s，应不高于 %s", what, sep_zh, x, limit));
     qn_compare_digits(top1, x);
     qn_compare_digits(o->top1, limit);
     if (!(top1 >= o->top1))
         qn_compare_reason(
             c, qn_strf("%s%stop-1 agreement %s, expected at least %s", what, sep, x, limit),
-            qn_strf("%s%sTop-1 一致率 %s,应不低于 %s", what, sep_zh, x, limit));
+            qn_strf("%s%sTop-1 一致率 %s，应不低于 %s", what, sep_zh, x, limit));
 }

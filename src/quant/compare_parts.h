@@ -30,7 +30,7 @@ json_t *qn_compare_text(const char *s);
 // A number with four digits, for a text.
 void qn_compare_digits(double x, char out[32]);
 
-// Exactly 1 when no bit differs, whatever rounding says.
+// Exactly 1 when no finite value differs, whatever rounding says.
 double qn_compare_cosine(const qn_diff *d);
 // cosine, max_abs_error, max_rel_error, mse, relative_rms, norm_a, norm_b, identical
 void qn_compare_add_figures(json_t *o, const qn_diff *d);

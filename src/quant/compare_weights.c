@@ -62,7 +62,7 @@ static bool fit(qn_comparison *c, entry *e) {
     size_t least = a->rows < b->rows ? a->rows : b->rows;
     qn_compare_note(c, qn_strf("%s: A has %zu rows, B has %zu; the first %zu are compared", e->name,
                                a->rows, b->rows, least),
-                    qn_strf("%s:A 有 %zu 行,B 有 %zu 行;只比较前 %zu 行", e->name, a->rows, b->rows,
+                    qn_strf("%s：A 有 %zu 行，B 有 %zu 行；只比较前 %zu 行", e->name, a->rows, b->rows,
                             least));
     a->rows = b->rows = least;
     c->partial = true;
@@ -85,7 +85,7 @@ static void list_only(qn_comparison *c, const weights *ws, int side) {
     const char *letter = side ? "B" : "A", *first = json_string_value(json_array_get(only, 0));
     qn_compare_reason(c, qn_strf("%zu tensor%s only in %s, first %s", k, k == 1 ? " is" : "s are",
                                  letter, first),
-                      qn_strf("有 %zu 个张量只在 %s 中,首个为 %s", k, letter, first));
+                      qn_strf("有 %zu 个张量只在 %s 中，首个为 %s", k, letter, first));
 }
 
 // What was matched other than by its name is said once per side.
@@ -95,7 +95,7 @@ static void note_spelling(qn_comparison *c, const weights *ws) {
         qn_compare_note(
             c, qn_strf("text tensors are named \"%s…\" in A and \"%s…\" in B: taken as the same",
                        p[0].prefix, p[1].prefix),
-            qn_strf("文本张量在 A 中名为“%s…”,在 B 中名为“%s…”:视为相同", p[0].prefix, p[1].prefix));
+            qn_strf("文本张量在 A 中名为“%s…”，在 B 中名为“%s…”：视为相同", p[0].prefix, p[1].prefix));
     for (int s = 0; s < 2; s++) {
         char letter = s ? 'B' : 'A', other = s ? 'A' : 'B';
         if (p[s].n_split)
@@ -103,13 +103,13 @@ static void note_spelling(qn_comparison *c, const weights *ws) {
                 c, qn_strf("%zu tensor%s of %c, first %s, hold%s what %c has one by one: compared "
                            "part by part", p[s].n_split, p[s].n_split == 1 ? "" : "s", letter,
                            p[s].split->name, p[s].n_split == 1 ? "s" : "", other),
-                qn_strf("%c 的 %zu 个张量(首个为 %s)在 %c 中是分开存放的:逐部分比较", letter,
+                qn_strf("%c 的 %zu 个张量（首个为 %s）在 %c 中是分开存放的：逐部分比较", letter,
                         p[s].n_split, p[s].split->name, other));
         if (p[s].tied)
             qn_compare_note(
                 c, qn_strf("%c ties its head to the embedding: that is compared with %c's "
                            "lm_head.weight", letter, other),
-                qn_strf("%c 的输出头与嵌入层共享:以其与 %c 的 lm_head.weight 比较", letter, other));
+                qn_strf("%c 的输出头与嵌入层共享：以其与 %c 的 lm_head.weight 比较", letter, other));
     }
 }
 
@@ -143,7 +143,7 @@ static void say_nonfinite(qn_comparison *c, const entry *e, int s) {
     qn_compare_reason(
         c, qn_strf("%s of %c: %llu value%s not finite, first %s at row %zu, column %zu", e->name,
                    letter, n, n == 1 ? " is" : "s are", qn_side_value(side), row, col),
-        qn_strf("%c 的 %s 中有 %llu 个值不是有限数,首个为 %s,位于第 %zu 行、第 %zu 列", letter, e->name,
+        qn_strf("%c 的 %s 中有 %llu 个值不是有限数，首个为 %s，位于第 %zu 行、第 %zu 列", letter, e->name,
                 n, qn_side_value(side), row, col));
 }
 
@@ -211,7 +211,7 @@ static void judge_shapes(qn_comparison *c, const weights *ws) {
             c,
             qn_strf("%s: [%zu, %zu] in A, [%zu, %zu] in B", e->name, e->v[0].rows, e->v[0].cols,
                     e->v[1].rows, e->v[1].cols),
-            qn_strf("%s:A 中为 [%zu, %zu],B 中为 [%zu, %zu]", e->name, e->v[0].rows, e->v[0].cols,
+            qn_strf("%s：A 中为 [%zu, %zu]，B 中为 [%zu, %zu]", e->name, e->v[0].rows, e->v[0].cols,
                     e->v[1].rows, e->v[1].cols));
     }
     if (n > MOST_SHAPES)
@@ -240,7 +240,7 @@ static void judge_figures(qn_comparison *c, const weights *ws) {
         qn_compare_reason(
             c, qn_strf("%zu of %zu weights have a cosine below %s, worst %s (%s)", n_low, shaped,
                        limit, low->name, x),
-            qn_strf("%zu / %zu 个权重的余弦相似度低于 %s,最差为 %s(%s)", n_low, shaped, limit,
+            qn_strf("%zu / %zu 个权重的余弦相似度低于 %s，最差为 %s（%s）", n_low, shaped, limit,
                     low->name, x));
     }
     if (n_far) {
@@ -249,7 +249,7 @@ static void judge_figures(qn_comparison *c, const weights *ws) {
         qn_compare_reason(
             c, qn_strf("%zu of %zu weights have a max abs error above %s, worst %s (%s)", n_far,
                        shaped, limit, far->name, x),
-            qn_strf("%zu / %zu 个权重的最大绝对误差高于 %s,最差为 %s(%s)", n_far, shaped, limit,
+            qn_strf("%zu / %zu 个权重的最大绝对误差高于 %s，最差为 %s（%s）", n_far, shaped, limit,
                     far->name, x));
     }
 }

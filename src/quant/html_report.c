@@ -116,9 +116,9 @@ static void add_verdict(qn_buf *b, const json_t *r) {
                 "<path class=\"ink\" fill-rule=\"evenodd\" d=\"M12 1a11 11 0 1 0 0 22 11 11 0 0 0 "
                 "0-22z%s\"/></svg><div><strong>", ok ? "ok" : "bad", ok ? tick : cross);
     if (same && json_is_true(at(r, "partial")))
-        say(b, "What was compared is identical, bit for bit", "所比较的部分完全相同,逐位一致");
+        say(b, "What was compared is identical, bit for bit", "所比较的部分完全相同，逐位一致");
     else if (same)
-        say(b, "Identical, bit for bit", "完全相同,逐位一致");
+        say(b, "Identical, bit for bit", "完全相同，逐位一致");
     else if (ok)
         say(b, "The same, within the thresholds", "在阈值之内一致");
     else
@@ -182,10 +182,10 @@ static void add_figures(qn_buf *b, const json_t *r) {
     qn_buf_adds(b, "</h2><p class=\"muted\">");
     if (dumps)
         say(b, "Over the logits of all positions (over the tensors both have, where there are no "
-               "logits).", "基于所有位置的 logits(没有 logits 时基于双方共有的张量)。");
+               "logits).", "基于所有位置的 logits（没有 logits 时基于双方共有的张量）。");
     else
         say(b, "Over all weights that both have; the thresholds hold for every single one.",
-            "基于双方共有的全部权重;阈值对每个权重单独生效。");
+            "基于双方共有的全部权重；阈值对每个权重单独生效。");
     qn_buf_adds(b, "</p><ul class=\"tiles\">");
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         const json_t *v = at(overall, figures[i].key);
@@ -309,7 +309,7 @@ static void add_plots(qn_buf *b, const json_t *r) {
     static const qn_words relative = {"relative error", "相对误差"};
     static const qn_words layer = {"layer", "层"}, position = {"position", "位置"};
     static const qn_words weight = {"weight", "权重"}, nats = {"KL, nats", "KL(nat)"};
-    static const qn_words kl = {"KL(B ‖ A) in nats", "KL(B ‖ A),单位 nat"};
+    static const qn_words kl = {"KL(B ‖ A) in nats", "KL(B ‖ A)，单位 nat"};
     const json_t *layers = at(r, "layers"), *positions = at(r, "positions");
     bool dumps = strcmp(text_of(r, "kind"), "dumps") == 0;
     const json_t *tensors = dumps ? NULL : at(r, "tensors"), *draft = at(draft_of(r), "positions");
@@ -317,7 +317,7 @@ static void add_plots(qn_buf *b, const json_t *r) {
     const plot plots[] = {
         {layers, "norm_a", "norm_b", "p0", {"Norm per layer", "各层范数"},
          {"Frobenius norm of the residual stream after each layer; 0 is the embedding.",
-          "每层之后残差流的 Frobenius 范数;0 为嵌入层。"}, layer, norm, mark, false},
+          "每层之后残差流的 Frobenius 范数；0 为嵌入层。"}, layer, norm, mark, false},
         {layers, "relative_rms", NULL, "p1", {"Error per layer", "各层误差"}, error, layer, relative,
          mark, false},
         {positions, "relative_rms", NULL, "p2", {"Error of the logits per position",
@@ -330,7 +330,7 @@ static void add_plots(qn_buf *b, const json_t *r) {
          position, nats, "", false},
         {tensors, "norm_a", "norm_b", "p4", {"Norm per weight", "各权重范数"},
          {"Frobenius norm, in the order of A’s files; a point tells its name.",
-          "Frobenius 范数,按 A 的文件顺序;指向数据点可见名称。"}, weight, norm, "", true},
+          "Frobenius 范数，按 A 的文件顺序；指向数据点可见名称。"}, weight, norm, "", true},
         {tensors, "relative_rms", NULL, "p5", {"Error per weight", "各权重误差"}, error, weight,
          relative, "", true},
     };
@@ -359,7 +359,7 @@ static void add_histograms(qn_buf *b, const json_t *list) {
     qn_buf_adds(b, "</h2><p class=\"muted\">");
     say(b, "Counts in 64 equal bins, at most five standard deviations around the mean; what lies "
            "outside is in the end bins.",
-        "等宽 64 组的计数,范围至多为均值两侧五个标准差;超出部分计入两端。");
+        "等宽 64 组的计数，范围至多为均值两侧五个标准差；超出部分计入两端。");
     qn_buf_adds(b, "</p>");
     add_legend(b, AREAS);
     qn_buf_adds(b, "<div class=\"plots small\">");
@@ -472,7 +472,7 @@ static void add_table(qn_buf *b, const table *t) {
     qn_buf_adds(b, "</tbody></table></div>");
     if (n > MOST_ROWS) {
         qn_buf_adds(b, "<p class=\"muted\">");
-        say(b, "Only the first 5000 rows; --json has them all.", "仅列出前 5000 行;完整内容见 --json。");
+        say(b, "Only the first 5000 rows; --json has them all.", "仅列出前 5000 行；完整内容见 --json。");
         qn_buf_adds(b, "</p>");
     }
     qn_buf_adds(b, "</details>\n");

@@ -187,15 +187,18 @@ double qn_kl(const double *log_p, const double *log_q, size_t n) {
     return kl > 0 ? kl : 0;
 }
 
-// The k largest in falling order, lower index first on ties; k is small.
-static void top(const float *x, size_t n, size_t k, size_t *best) {
+// The k largest in falling order, lower index first on ties; k is small. How many there are: a NaN
+// is not among them.
+static size_t top(const float *x, size_t n, size_t k, size_t *best) {
     size_t have = 0;
     for (size_t i = 0; i < n; i++) {
+        if (isnan(x[i])) continue;
         if (have == k && !(x[i] > x[best[k - 1]])) continue;
         size_t at = have < k ? have++ : k - 1;
         while (at > 0 && x[i] > x[best[at - 1]]) best[at] = best[at - 1], at--;
         best[at] = i;
     }
+    return have;
 }
 
 double qn_topk_agreement(const float *a, const float *b, size_t n, size_t k) {
@@ -203,10 +206,9 @@ double qn_topk_agreement(const float *a, const float *b, size_t n, size_t k) {
     if (k > 64) k = 64;
     if (k > n) k = n;
     if (k == 0) return 1;
-    top(a, n, k, best_a);
-    top(b, n, k, best_b);
-    for (size_t i = 0; i < k; i++)
-        for (size_t j = 0; j < k; j++) common += best_a[i] == best_b[j];
+    size_t n_a = top(a, n, k, best_a), n_b = top(b, n, k, best_b);
+    for (size_t i = 0; i < n_a; i++)
+        for (size_t j = 0; j < n_b; j++) common += best_a[i] == best_b[j];
     return (double)common / (double)k;
 }
 

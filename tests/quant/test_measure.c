@@ -332,6 +332,10 @@ static void logits(void **state) {
     near(qn_kl(lp, lq, 4), by_hand, 1e-14); // equal normalisers cancel
     near(qn_topk_agreement(p, q, 4, 1), 0, 0);
     near(qn_topk_agreement(p, q, 4, 4), 1, 0);
+    const float hurt[] = {0, NAN, 2, 3}, dead[] = {NAN, NAN, NAN, NAN};
+    near(qn_topk_agreement(hurt, p, 4, 2), 1, 0); // a NaN is in no one's way
+    near(qn_topk_agreement(hurt, p, 4, 4), 0.75, 0);
+    near(qn_topk_agreement(dead, p, 4, 2), 0, 0);
     double x[] = {3, 1, 2};
     qn_summary s;
     qn_summarize(x, 3, &s);
