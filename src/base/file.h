@@ -34,14 +34,15 @@ char *qn_path_join(const char *dir, const char *name); // allocated
 // written as it is. Failures are QN_IO.
 typedef struct qn_writer qn_writer;
 qn_writer *qn_writer_new(const char *path, qn_err *err);
+// Says before anything is added that n bytes will be: room for them is found now, or known to lack.
+// A hint otherwise: fewer or more may follow.
+bool qn_writer_expect(qn_writer *w, uint64_t n, qn_err *err);
 bool qn_writer_add(qn_writer *w, const void *data, size_t n, qn_err *err); // buffered
 uint64_t qn_writer_size(const qn_writer *w); // bytes added so far
 // Overwrites bytes already added (a header whose contents are known last).
 bool qn_writer_put_at(qn_writer *w, uint64_t at, const void *data, size_t n, qn_err *err);
 // Room for n bytes more, which put_at fills: from any thread, until something else is added.
 bool qn_writer_reserve(qn_writer *w, uint64_t n, qn_err *err);
-// Has the system begin to bring these bytes to the disk, so that the commit waits less. A hint.
-void qn_writer_start_sync(qn_writer *w, uint64_t at, uint64_t n);
 bool qn_writer_commit(qn_writer *w, qn_err *err); // w must still be freed
 void qn_writer_free(qn_writer *w);
 bool qn_file_write(const char *path, const void *data, size_t n, qn_err *err); // all of it, so

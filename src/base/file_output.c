@@ -8,10 +8,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -20,6 +23,7 @@
 #include "base/mem.h"
 
 #define BUFFER ((size_t)1 << 20)
+#define SENT ((size_t)16 << 20) // bytes written between two calls to bring them to the disk
 #define MARK ".quern-tmp-"
 
 static bool cannot(const char *verb, const char *path, int e, qn_err *err) {
@@ -125,9 +129,11 @@ struct qn_writer {
     char *path, *temporary; // temporary NULL: a device or pipe, written in place
     int fd;
     bool committed;
-    uint64_t flushed;
+    uint64_t flushed, expected;
     size_t n; // bytes waiting in buffer
     char *buffer;
+    atomic_size_t unsent; // bytes written since the system was last asked to bring them to the disk
+    atomic_flag sending;  // a thread is asking
 };
 
 // Renaming over /dev/null or a pipe would destroy it: such targets are written as they are.
@@ -148,6 +154,7 @@ static int open_target(qn_writer *w) {
 
 qn_writer *qn_writer_new(const char *path, qn_err *err) {
     qn_writer *w = QN_NEW(qn_writer);
+    atomic_flag_clear(&w->sending);
     w->path = qn_strdup(path);
     w->fd = open_target(w);
     if (w->fd < 0) {
@@ -160,6 +167,22 @@ qn_writer *qn_writer_new(const char *path, qn_err *err) {
     return w;
 }
 
+// Has the system begin to bring what is dirty to the disk, every few megabytes: the disk then works
+// while the next bytes are made, and the commit waits for the last few only. A hint: failures show
+// in the commit's fsync. Where the disk is the slower one the call waits for it; another thread then
+// goes on making bytes rather than wait too.
+static void sent(qn_writer *w, size_t n) {
+#ifdef SYNC_FILE_RANGE_WRITE
+    if (!w->temporary || atomic_fetch_add(&w->unsent, n) + n < SENT) return;
+    if (atomic_flag_test_and_set(&w->sending)) return;
+    atomic_store(&w->unsent, 0);
+    (void)sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    atomic_flag_clear(&w->sending);
+#else
+    (void)w, (void)n;
+#endif
+}
+
 static bool write_all(qn_writer *w, const char *data, size_t n, qn_err *err) {
     while (n > 0) {
         ssize_t put = write(w->fd, data, n);
@@ -168,6 +191,7 @@ static bool write_all(qn_writer *w, const char *data, size_t n, qn_err *err) {
         data += put;
         n -= (size_t)put;
         w->flushed += (uint64_t)put;
+        sent(w, (size_t)put);
     }
     return true;
 }
@@ -186,10 +210,26 @@ bool qn_writer_add(qn_writer *w, const void *data, size_t n, qn_err *err) {
     return true;
 }
 
+// A file system in memory would fill the pages one by one, here and now.
+static bool is_disk(int fd) {
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC;
+}
+
+// Blocks found at once need not be sought by every write, and a disk that is too small shows before
+// the work and not after it. File systems that cannot do it go on without.
+bool qn_writer_expect(qn_writer *w, uint64_t n, qn_err *err) {
+    if (!w->temporary || n == 0 || !is_disk(w->fd)) return true;
+    w->expected = n;
+    if (fallocate(w->fd, 0, 0, (off_t)n) == 0) return true;
+    if (errno != ENOSPC && errno != EDQUOT && errno != EFBIG) return true;
+    return cannot("write", w->path, errno, err);
+}
+
 uint64_t qn_writer_size(const qn_writer *w) { return w->flushed + w->n; }
 
 bool qn_writer_put_at(qn_writer *w, uint64_t at, const void *data, size_t n, qn_err *err) {
-    if (!flush(w, err)) return false;
+    if (w->n && !flush(w, err)) return false;
     const char *p = data;
     while (n > 0) {
         ssize_t put = pwrite(w->fd, p, n, (off_t)at);
@@ -198,6 +238,7 @@ bool qn_writer_put_at(qn_writer *w, uint64_t at, const void *data, size_t n, qn_
         p += put;
         n -= (size_t)put;
         at += (uint64_t)put;
+        sent(w, (size_t)put);
     }
     return true;
 }
@@ -209,17 +250,11 @@ bool qn_writer_reserve(qn_writer *w, uint64_t n, qn_err *err) {
     return true;
 }
 
-void qn_writer_start_sync(qn_writer *w, uint64_t at, uint64_t n) {
-#ifdef SYNC_FILE_RANGE_WRITE
-    if (w->temporary) (void)sync_file_range(w->fd, (off64_t)at, (off64_t)n, SYNC_FILE_RANGE_WRITE);
-#else
-    (void)w, (void)at, (void)n;
-#endif
-}
-
 bool qn_writer_commit(qn_writer *w, qn_err *err) {
     if (!qn_maps_unchanged(err)) return false;
     if (!flush(w, err)) return false;
+    if (w->expected > w->flushed && ftruncate(w->fd, (off_t)w->flushed) != 0)
+        return cannot("write", w->path, errno, err);
     if (w->temporary && fsync(w->fd) != 0 && errno != EINVAL)
         return cannot("write", w->path, errno, err);
     if (w->temporary && rename(w->temporary, w->path) != 0)

@@ -5,7 +5,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -19,6 +18,8 @@
 #include "base/mem.h"
 #include "base/progress.h"
 #include "model/family.h"
+#include "quant/out_place.h"
+#include "quant/put_queue.h"
 #include "quant/side_files.h"
 #include "quant/tensor_report.h"
 #include "quant/value_runs.h"
@@ -72,6 +73,7 @@ typedef struct rounded {
     qn_run_error error;
     size_t first_overflow; // element, when error.n_overflow
     float value;           // what it is
+    qn_codes_seen codes;   // of a tensor that is decoded
 } rounded;
 
 // What runs over one tensor. Blocks are the survey's; figures are merged in block order.
@@ -81,10 +83,7 @@ typedef struct run {
     qn_survey *survey;
     qn_shards *shards;
     uint8_t *stage; // STEP bytes, for rows as stored
-    struct out {    // per thread: a block as stored
-        uint8_t *bytes;
-        size_t cap;
-    } *out;
+    qn_put_queue *puts;
     float *kept; // a small tensor's values, for its norm; else they are produced again
     const qn_out_tensor *t;
     size_t rows, cols, n;
@@ -137,16 +136,6 @@ static void compare_block(run *u, size_t at, const uint8_t *out, size_t bytes) {
         atomic_store(&u->differs, true);
 }
 
-static uint8_t *out_of(run *u, int thread, size_t bytes) {
-    struct out *o = &u->out[thread];
-    if (bytes > o->cap) {
-        free(o->bytes);
-        o->bytes = qn_alloc(bytes);
-        o->cap = bytes;
-    }
-    return o->bytes;
-}
-
 // The calling thread tells how far all have come, and whether to go on.
 static bool told(run *u, uint64_t bytes, int thread, qn_err *err) {
     uint64_t done = atomic_fetch_add(&u->done, bytes) + bytes;
@@ -156,19 +145,37 @@ static bool told(run *u, uint64_t bytes, int thread, qn_err *err) {
     return qn_fail(err, QN_CANCELLED, "%s: stopped", u->r->command);
 }
 
+bool qn_decoded_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+    return qn_weight_decode(user, row0, n, out, err);
+}
+
+static bool is_decoded(const qn_out_tensor *t) {
+    return t->rows == qn_decoded_rows && t->user == (void *)(uintptr_t)t->source;
+}
+
+// Codes are looked at while they are unpacked: what they range over need not be asked again.
+static bool rows_of_block(const run *u, size_t row0, size_t n, float *x, rounded *p, qn_err *err) {
+    if (!is_decoded(u->t)) return u->t->rows(u->t->user, row0, n, x, err);
+    p->codes = (qn_codes_seen){255, 0};
+    return qn_weight_decode_seen(u->t->source, row0, n, x, &p->codes, err);
+}
+
 static void produce_block(void *ctx, size_t b, int thread) {
     run *u = ctx;
     qn_err *err = &u->errs[thread];
     size_t row0, n = qn_survey_block(u->survey, b, &row0), width = qn_dtype_bytes(u->t->dtype);
     size_t from = row0 * u->cols, values = n * u->cols;
     float *x = qn_survey_buffer(u->survey, thread);
-    if (err->code || atomic_load(&u->stop) || !u->t->rows(u->t->user, row0, n, x, err)) return;
+    if (err->code || atomic_load(&u->stop)) return;
+    if (!rows_of_block(u, row0, n, x, &u->parts[b], err)) return;
     qn_survey_look(u->survey, b, x, thread);
     if (u->kept) memcpy(u->kept + from, x, values * sizeof *x);
-    uint8_t *out = out_of(u, thread, values * width);
+    uint8_t *out = qn_put_queue_take(u->puts, values * width);
     round_block(u, &u->parts[b], x, from, values, out);
     if (!atomic_load(&u->differs)) compare_block(u, from * width, out, values * width);
-    if (qn_shards_put(u->shards, from * width, out, values * width, err))
+    if (!qn_put_queue_put(u->puts, u->shards, from * width, out, values * width, err))
+        atomic_store(&u->stop, true);
+    else
         told(u, values * width, thread, err);
 }
 
@@ -249,6 +256,20 @@ static bool found_nonfinite(run *u, uint64_t at, qn_err *err) {
            nonfinite_error(u, at, x[at - row0 * u->cols], err);
 }
 
+// Codes and scales of what was decoded in blocks.
+static bool measure_codes(const run *u, size_t blocks, qn_tensor_figures *f, qn_err *err) {
+    const qn_weight *w = u->t->source;
+    qn_codes_seen seen = {255, 0};
+    bool decoded = is_decoded(u->t);
+    if (!w || !w->scheme) return true;
+    for (size_t b = 0; decoded && b < blocks; b++) {
+        const qn_codes_seen *c = &u->parts[b].codes;
+        seen.lo = c->lo < seen.lo ? c->lo : seen.lo;
+        seen.hi = c->hi > seen.hi ? c->hi : seen.hi;
+    }
+    return qn_measure_codes(u->pool, w, decoded ? &seen : NULL, &f->codes, err);
+}
+
 static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
     qn_matrix_figures m = {0};
     bool norm = u->t->n_dims > 1 && u->rows > 1;
@@ -263,6 +284,7 @@ static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
     bool ok = !failed(u, err) && merge_rounding(u, blocks, f, err) &&
               qn_survey_end(u->survey, &m, err);
     if (ok && m.all.n_nonfinite) ok = found_nonfinite(u, m.all.first_nonfinite, err);
+    ok = ok && measure_codes(u, blocks, f, err);
     f->exact = m.all;
     f->norm = m.norm;
     f->norm_tolerance = m.norm_tolerance;
@@ -279,7 +301,7 @@ static bool write_rows(run *u, qn_tensor_figures *f, qn_err *err) {
     bool was_f16 = w && !w->scheme && w->parts[0]->dtype == QN_DT_F16;
     if (u->t->dtype == QN_DT_F16 && !was_f16 && qn_stats_fade_as_f16(&f->exact) && !u->n_faded++)
         u->faded = u->t->name;
-    return !w || !w->scheme || qn_measure_codes(u->pool, w, &f->codes, err);
+    return true;
 }
 
 // Copied floats are not produced, so they are looked at here: element `at` is the first of them.
@@ -352,15 +374,14 @@ static bool run_init(run *u, qn_err *err) {
     if (!u->pool) return false;
     u->errs = QN_NEW_ARRAY(qn_err, (size_t)qn_pool_threads(u->pool));
     u->survey = qn_survey_new(u->pool);
-    u->out = QN_NEW_ARRAY(struct out, (size_t)qn_pool_threads(u->pool));
+    u->puts = qn_put_queue_new(qn_pool_threads(u->pool));
     u->stage = qn_big_alloc(STEP, "write buffer", err);
     return u->stage != NULL;
 }
 
 static void run_done(run *u) {
     qn_big_free(u->stage, STEP);
-    for (int i = 0; u->out && i < qn_pool_threads(u->pool); i++) free(u->out[i].bytes);
-    free(u->out);
+    qn_put_queue_free(u->puts);
     qn_survey_free(u->survey);
     free(u->errs);
     qn_pool_free(u->pool);
@@ -383,60 +404,6 @@ static bool write_tensors(run *u, const char *dir, json_t *list, qn_err *err) {
 }
 
 // ---- the folder ----
-
-// path made absolute; what does not exist yet is taken below its parent.
-static bool absolute(const char *path, char out[PATH_MAX]) {
-    if (realpath(path, out)) return true;
-    char *copy = qn_strdup(path);
-    for (size_t n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--) copy[n - 1] = 0;
-    char *slash = strrchr(copy, '/'), parent[PATH_MAX];
-    const char *name = slash ? slash + 1 : copy;
-    if (slash) *slash = 0;
-    bool ok = realpath(slash ? (slash == copy ? "/" : copy) : ".", parent) != NULL;
-    if (ok) ok = snprintf(out, PATH_MAX, "%s/%s", parent, name) < PATH_MAX;
-    free(copy);
-    return ok;
-}
-
-static bool inside(const char *path, const char *folder) {
-    size_t n = strlen(folder);
-    return strncmp(path, folder, n) == 0 && (path[n] == 0 || path[n] == '/');
-}
-
-static bool places_apart(const qn_rewrite *r, qn_err *err) {
-    char source[PATH_MAX], out[PATH_MAX];
-    const char *path = qn_ckpt_path(r->source);
-    if (!absolute(path, source) || !absolute(r->out, out)) return true; // creating OUT will say why
-    if (!inside(out, source) && !inside(source, out)) return true;
-    return qn_fail(err, QN_USAGE, "OUT %s and MODEL %s lie inside one another", r->out, path);
-}
-
-static bool has(const char *folder, const char *name) {
-    char *path = qn_path_join(folder, name);
-    bool there = qn_file_exists(path);
-    qn_free(path);
-    return there;
-}
-
-static bool is_empty(const char *folder) {
-    DIR *d = opendir(folder);
-    size_t n = 0;
-    for (struct dirent *e; d && (e = readdir(d));)
-        n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
-    if (d) closedir(d);
-    return d && n == 0;
-}
-
-// --overwrite is for checkpoints: a mistyped OUT must not cost somebody a folder of other things.
-static bool may_replace(const qn_rewrite *r, qn_err *err) {
-    const char *out = r->out;
-    if (!r->overwrite || !qn_file_exists(out)) return true;
-    if (!qn_file_is_dir(out))
-        return qn_fail(err, QN_USAGE, "%s is not a folder, expected one to overwrite", out);
-    if (is_empty(out) || has(out, "config.json") || has(out, "quern-report.json")) return true;
-    return qn_fail(err, QN_USAGE, "%s has neither config.json nor quern-report.json: not a "
-                   "checkpoint, not overwritten", out);
-}
 
 static bool write_json(const char *dir, const char *name, const json_t *j, qn_err *err) {
     char *path = qn_path_join(dir, name), *text = qn_json_text(j, true);
@@ -569,7 +536,7 @@ static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {
 bool qn_rewrite_run(qn_rewrite *r, json_t **report, qn_err *err) {
     run u = {.r = r};
     *report = NULL;
-    if (!places_apart(r, err) || !may_replace(r, err)) return false;
+    if (!qn_out_place_ok(qn_ckpt_path(r->source), r->out, r->overwrite, err)) return false;
     qn_outdir *dir = qn_outdir_new(r->out, r->overwrite, err);
     if (!dir) return false;
     json_t *j = new_report(r);

@@ -51,6 +51,8 @@ typedef struct qn_rewrite {
     void *progress_user;
 } qn_rewrite;
 
+// Rows of a weight, user, as it decodes: a qn_rows_fn whose codes are looked at on the way.
+bool qn_decoded_rows(void *user, size_t row0, size_t n, float *out, qn_err *err);
 // Appends a tensor and returns it for filling; name is copied.
 qn_out_tensor *qn_rewrite_add(qn_rewrite *r, const char *name);
 // Plain copy of a stored tensor.

@@ -18,10 +18,6 @@ static bool plain_rows(void *user, size_t row0, size_t n, float *out, qn_err *er
     return true;
 }
 
-static bool decoded_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
-    return qn_weight_decode(user, row0, n, out, err);
-}
-
 void qn_source_float(qn_out_tensor *t, const qn_weight *w) {
     t->source = w;
     t->user = (void *)(uintptr_t)w; // both callbacks only read it
@@ -29,7 +25,7 @@ void qn_source_float(qn_out_tensor *t, const qn_weight *w) {
         t->n_dims = 2;
         t->shape[0] = w->rows;
         t->shape[1] = w->cols;
-        t->rows = decoded_rows;
+        t->rows = qn_decoded_rows;
     } else {
         t->n_dims = w->parts[0]->n_dims;
         memcpy(t->shape, w->parts[0]->shape, sizeof t->shape);

@@ -82,6 +82,7 @@ json_t *qn_tensor_entry(const qn_out_tensor *t, const qn_tensor_figures *f) {
 
 typedef struct job {
     const qn_weight *w;
+    const qn_codes_seen *seen;
     size_t block;
     qn_code_range *ranges; // per block
     qn_err *errs;          // per block
@@ -100,22 +101,29 @@ static void add_scales(qn_code_range *r, const qn_weight *w, size_t row0, size_t
     }
 }
 
+static qn_codes_seen codes_of(const uint8_t *codes, size_t n) {
+    qn_codes_seen s = {255, 0};
+    for (size_t i = 0; i < n; i++) {
+        s.lo = codes[i] < s.lo ? codes[i] : s.lo;
+        s.hi = codes[i] > s.hi ? codes[i] : s.hi;
+    }
+    return s;
+}
+
 static void measure_block(void *ctx, size_t b, int thread) {
     (void)thread;
     job *j = ctx;
     const qn_weight *w = j->w;
     size_t row0 = b * j->block, n = w->rows - row0 < j->block ? w->rows - row0 : j->block;
-    uint8_t *codes = qn_alloc(n * w->cols);
+    uint8_t *codes = j->seen ? NULL : qn_alloc(n * w->cols);
     float *scales = qn_alloc(n * w->n_groups * sizeof *scales);
     qn_code_range r = {.code_min = INT_MAX, .code_max = INT_MIN};
     int middle = w->parts[0]->dtype == QN_DT_I8 ? 128 : 0; // stored signed: say it as stored
     if (qn_weight_codes(w, row0, n, codes, scales, NULL, &j->errs[b])) {
+        qn_codes_seen seen = j->seen ? *j->seen : codes_of(codes, n * w->cols);
         add_scales(&r, w, row0, n, scales);
-        for (size_t i = 0; i < n * w->cols; i++) {
-            int code = codes[i] - middle;
-            if (code < r.code_min) r.code_min = code;
-            if (code > r.code_max) r.code_max = code;
-        }
+        r.code_min = seen.lo - middle;
+        r.code_max = seen.hi - middle;
     }
     j->ranges[b] = r;
     free(codes);
@@ -133,11 +141,12 @@ static void merge(qn_code_range *a, const qn_code_range *b) {
     a->n_scales += b->n_scales;
 }
 
-bool qn_measure_codes(qn_pool *pool, const qn_weight *w, qn_code_range *out, qn_err *err) {
+bool qn_measure_codes(qn_pool *pool, const qn_weight *w, const qn_codes_seen *seen,
+                      qn_code_range *out, qn_err *err) {
     size_t block = ((size_t)1 << 18) / (w->cols ? w->cols : 1);
     block = block < 16 ? 16 : block / 16 * 16;
     size_t n = (w->rows + block - 1) / block;
-    job j = {w, block, QN_NEW_ARRAY(qn_code_range, n), QN_NEW_ARRAY(qn_err, n)};
+    job j = {w, seen, block, QN_NEW_ARRAY(qn_code_range, n), QN_NEW_ARRAY(qn_err, n)};
     *out = (qn_code_range){.code_min = INT_MAX, .code_max = INT_MIN};
     qn_pool_run(pool, n, measure_block, &j);
     bool ok = true;

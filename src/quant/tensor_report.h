@@ -27,8 +27,10 @@ char *qn_stored_as(const qn_weight *w);
 // Inputs per scale: what the label means where the only group could be a whole or a short one; -1:
 // all inputs, whatever their number.
 int64_t qn_group_meant(const qn_weight *w);
-// Code and scale range of a quantized weight, threaded.
-bool qn_measure_codes(qn_pool *pool, const qn_weight *w, qn_code_range *out, qn_err *err);
+// Code and scale range of a quantized weight, threaded. seen: the codes' range where decoding has told
+// it; NULL: they are read here.
+bool qn_measure_codes(qn_pool *pool, const qn_weight *w, const qn_codes_seen *seen,
+                      qn_code_range *out, qn_err *err);
 
 // Over all tensors. {0} is empty.
 typedef struct qn_report_totals {

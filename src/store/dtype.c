@@ -4,6 +4,7 @@
 #include "base/f16.h"
 #include "base/map_guard.h"
 #include "store/checkpoint.h"
+#include "store/code_loops.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian, and so are we");
 
@@ -28,18 +29,6 @@ size_t qn_dtype_bytes(qn_dtype d) { return types[d].bytes; }
 
 bool qn_dtype_is_float(qn_dtype d) { return types[d].is_float; }
 
-// base's qn_f16_to_f32 without branches, so that the loop over a tensor becomes vector code. A
-// subnormal gets its leading bit by an exact subtraction; no float subnormal occurs on the way.
-static inline float widen_f16(uint16_t h) {
-    uint32_t bits = (uint32_t)(h & 0x7FFFu) << 13, top = bits & (31u << 23);
-    uint32_t infinite = 0u - (top == 31u << 23), shift = 112u << 23;
-    uint32_t normal = bits + shift + (infinite & shift);
-    float small = qn_f32_from_bits(bits + (113u << 23)) - qn_f32_from_bits(113u << 23);
-    uint32_t choose = 0u - (top != 0);
-    uint32_t out = (normal & choose) | (qn_f32_bits(small) & ~choose);
-    return qn_f32_from_bits(out | (uint32_t)(h & 0x8000u) << 16);
-}
-
 static void widen_bytes(const uint8_t *from, size_t n, float (*one)(uint8_t), float *out) {
     float table[256];
     for (unsigned i = 0; i < 256; i++) table[i] = one((uint8_t)i);
@@ -56,11 +45,12 @@ static void widen_bytes(const uint8_t *from, size_t n, float (*one)(uint8_t), fl
 
 void qn_tensor_to_f32(const qn_tensor *t, size_t from, size_t n, float *out) {
     const uint8_t *p = t->data + from * qn_dtype_bytes(t->dtype);
+    const qn_code_loops *loops = n < 16 ? &qn_code_loops_plain : qn_code_loops_best();
     switch (t->dtype) {
     case QN_DT_F32: memcpy(out, p, n * sizeof *out); break;
     case QN_DT_F64: EACH(double, (float)x);
-    case QN_DT_F16: EACH(uint16_t, widen_f16(x));
-    case QN_DT_BF16: EACH(uint16_t, qn_bf16_to_f32(x));
+    case QN_DT_F16: loops->widen_f16(p, n, out); break;
+    case QN_DT_BF16: loops->widen_bf16(p, n, out); break;
     case QN_DT_F8_E4M3: widen_bytes(p, n, qn_f8e4m3_to_f32, out); break;
     case QN_DT_F8_E5M2: widen_bytes(p, n, qn_f8e5m2_to_f32, out); break;
     case QN_DT_I64: EACH(int64_t, (float)x);

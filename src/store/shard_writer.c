@@ -170,7 +170,8 @@ static bool write_header(qn_shards *s, qn_err *err) {
     bool ok = b.n <= QN_HEADER_MAX ||
               qn_fail(err, QN_LIMIT, "the safetensors header would take %zu bytes, at most %zu are "
                       "allowed", b.n, QN_HEADER_MAX);
-    ok = ok && qn_writer_add(s->out, &length, 8, err) && qn_writer_add(s->out, b.data, b.n, err);
+    ok = ok && qn_writer_expect(s->out, 8 + b.n + at, err) &&
+         qn_writer_add(s->out, &length, 8, err) && qn_writer_add(s->out, b.data, b.n, err);
     qn_buf_done(&b);
     return ok;
 }
@@ -246,7 +247,6 @@ bool qn_shards_put(qn_shards *s, uint64_t at, const void *data, size_t n, qn_err
 }
 
 bool qn_shards_release(qn_shards *s, qn_err *err) {
-    qn_writer_start_sync(s->out, s->reserved_at, s->left);
     s->left = 0;
     return advance(s, err);
 }

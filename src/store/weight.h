@@ -53,6 +53,13 @@ bool qn_ckpt_quant_info(const qn_ckpt *c, qn_quant_info *out);
 // Rows row0 … row0 + n - 1 as exact floats [n][cols] in natural column order:
 // scale * (code - zero), formed in float from the stored scale.
 bool qn_weight_decode(const qn_weight *w, size_t row0, size_t n, float *out, qn_err *err);
+// The same, and widens the range of codes seen by those of these rows (what is not quantized has
+// none).
+typedef struct qn_codes_seen {
+    uint8_t lo, hi; // {255, 0}: none yet
+} qn_codes_seen;
+bool qn_weight_decode_seen(const qn_weight *w, size_t row0, size_t n, float *out,
+                           qn_codes_seen *seen, qn_err *err);
 
 // The same rows as codes, scales and zeros for quantized weights: columns permuted so that groups
 // are consecutive (see qn_weight_perm). codes [n][cols], scales and zeros [n][n_groups]. For fp8

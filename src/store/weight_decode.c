@@ -7,6 +7,7 @@
 #include "base/f16.h"
 #include "base/map_guard.h"
 #include "base/mem.h"
+#include "store/code_loops.h"
 #include "store/schemes.h"
 
 bool qn_weight_readable(const qn_weight *w, size_t row0, size_t n, qn_err *err) {
@@ -41,10 +42,6 @@ static void block_done(block *b) {
     free(b->zeros);
 }
 
-static void ints_to_floats(const uint8_t *codes, size_t n, float scale, int zero, float *out) {
-    for (size_t i = 0; i < n; i++) out[i] = scale * (float)(codes[i] - zero);
-}
-
 static void f8_to_floats(const uint8_t *codes, size_t n, float scale, const float *table,
                          float *out) {
     for (size_t i = 0; i < n; i++) out[i] = scale * table[codes[i]];
@@ -62,15 +59,17 @@ static void act_order_row(const qn_weight *w, const block *b, size_t r, const ui
 
 static void grouped_row(const qn_weight *w, const block *b, size_t r, const float *table,
                         float *out) {
+    const qn_code_loops *loops = qn_code_loops_best();
     for (size_t g = 0, i = 0; i < w->cols; g++, i += w->group) {
         size_t n = w->cols - i < w->group ? w->cols - i : w->group, at = r * w->n_groups + g;
         const uint8_t *codes = b->codes + r * w->cols + i;
         if (w->scheme->floats) f8_to_floats(codes, n, b->scales[at], table, out + i);
-        else ints_to_floats(codes, n, b->scales[at], b->zeros[at], out + i);
+        else loops->scale(codes, n, b->scales[at], b->zeros[at], out + i);
     }
 }
 
-static void decode_quantized(const qn_weight *w, size_t row0, size_t n, float *out) {
+static void decode_quantized(const qn_weight *w, size_t row0, size_t n, float *out,
+                             qn_codes_seen *seen) {
     const qn_scheme *s = w->scheme;
     block b;
     float table[256];
@@ -84,6 +83,7 @@ static void decode_quantized(const qn_weight *w, size_t row0, size_t n, float *o
     for (size_t r0 = 0; r0 < n; r0 += BLOCK) {
         size_t m = n - r0 < BLOCK ? n - r0 : BLOCK;
         s->codes(w, row0 + r0, m, b.codes);
+        if (seen) qn_code_loops_best()->range(b.codes, m * w->cols, &seen->lo, &seen->hi);
         s->scales(w, row0 + r0, m, b.scales);
         if (s->zeros) s->zeros(w, row0 + r0, m, b.zeros);
         for (size_t r = 0; r < m; r++) {
@@ -96,15 +96,20 @@ static void decode_quantized(const qn_weight *w, size_t row0, size_t n, float *o
     block_done(&b);
 }
 
-bool qn_weight_decode(const qn_weight *w, size_t row0, size_t n, float *out, qn_err *err) {
+bool qn_weight_decode_seen(const qn_weight *w, size_t row0, size_t n, float *out,
+                           qn_codes_seen *seen, qn_err *err) {
     if (!qn_weight_readable(w, row0, n, err)) return false;
     if (!w->scheme) {
         qn_tensor_to_f32(w->parts[0], row0 * w->cols, n * w->cols, out);
     } else if (n) {
-        decode_quantized(w, row0, n, out);
+        decode_quantized(w, row0, n, out, seen);
         qn_maps_touched(n * (w->parts[0]->bytes / w->rows));
     }
     return true;
+}
+
+bool qn_weight_decode(const qn_weight *w, size_t row0, size_t n, float *out, qn_err *err) {
+    return qn_weight_decode_seen(w, row0, n, out, NULL, err);
 }
 
 bool qn_weight_floats(const qn_weight *w, size_t n, float *out, qn_err *err) {

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -225,6 +227,39 @@ static void full_disk_is_an_error_and_leaves_nothing(void **state) {
     free(folder);
 }
 
+// Room that is not there shows before anything is added; what was expected and never came is cut off.
+static void room_is_found_beforehand(void **state) {
+    (void)state;
+    qn_err err = {0};
+    char *path = in_room("file");
+    struct rlimit old, small;
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = old;
+    small.rlim_cur = 1 << 20;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    qn_writer *w = qn_writer_new(path, &err);
+    bool enough = qn_writer_expect(w, 1 << 20, &err), more = qn_writer_expect(w, 2 << 20, &err);
+    qn_writer_free(w);
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_true(enough);
+    struct statfs fs;
+    bool memory = statfs(room, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+    if (!memory) { // there it would show when the pages are written
+        assert_false(more);
+        assert_non_null(strstr(err.text, "File too large"));
+    }
+    assert_int_equal(entries(room), 0);
+    err = (qn_err){0};
+    w = qn_writer_new(path, &err);
+    assert_true(qn_writer_expect(w, 100000, &err) && qn_writer_add(w, "short", 5, &err) &&
+                qn_writer_commit(w, &err));
+    qn_writer_free(w);
+    assert_int_equal(qn_file_size(path), 5);
+    assert_content(path, "short");
+    free(path);
+}
+
 static void folder_appears_at_commit(void **state) {
     (void)state;
     qn_err err = {0};
@@ -368,6 +403,7 @@ int main(void) {
         IN_ROOM(unwritable_paths_are_the_systems),
         IN_ROOM(devices_are_written_not_replaced),
         IN_ROOM(full_disk_is_an_error_and_leaves_nothing),
+        IN_ROOM(room_is_found_beforehand),
         IN_ROOM(folder_appears_at_commit),
         IN_ROOM(overwrite_swaps_whole_folders),
         IN_ROOM(leftovers_of_a_killed_run_go),

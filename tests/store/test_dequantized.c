@@ -60,6 +60,29 @@ static void check_loaded(const qn_weight *w, const float *expected, qn_weights w
     free(row);
 }
 
+// Decoding tells the range of the codes it went over.
+static void check_seen(const qn_weight *w, const float *expected) {
+    uint8_t *codes = malloc(w->rows * w->cols);
+    float *out = malloc(w->rows * w->cols * sizeof *out);
+    qn_codes_seen seen = {255, 0}, true_range = {255, 0};
+    qn_err err = {0};
+    int32_t *perm = NULL;
+    bool even = qn_weight_perm(w, &perm, NULL);
+    qn_free(perm);
+    assert_true(qn_weight_decode_seen(w, 0, w->rows, out, &seen, &err));
+    assert_memory_equal(out, expected, w->rows * w->cols * sizeof *out);
+    if (even) {
+        assert_true(qn_weight_codes(w, 0, w->rows, codes, NULL, NULL, &err));
+        for (size_t i = 0; i < w->rows * w->cols; i++) {
+            if (codes[i] < true_range.lo) true_range.lo = codes[i];
+            if (codes[i] > true_range.hi) true_range.hi = codes[i];
+        }
+        assert_true(seen.lo == true_range.lo && seen.hi == true_range.hi);
+    }
+    free(codes);
+    free(out);
+}
+
 // Codes, scales and zeros, put together by hand, are the floats too.
 static void check_codes(const qn_weight *w, const float *expected) {
     uint8_t *codes = malloc(w->cols), *zeros = malloc(w->n_groups);
@@ -99,6 +122,7 @@ static void check_weight(const qn_weight *w, const json_t *entry) {
     assert_false(qn_weight_decode(w, w->rows - 1, 2, some, &err));
     check_loaded(w, all, QN_STORED, 0, w->rows);
     if (w->scheme) check_codes(w, all);
+    if (w->scheme) check_seen(w, all);
     if (strstr(w->name, "k_proj")) { // the ways that are the same for all: one small matrix each
         check_loaded(w, all, QN_F32, 0, w->rows);
         check_loaded(w, all, QN_STORED, 7, w->rows - 9);
