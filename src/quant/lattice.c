@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/f16.h"
+#include "quant/lattice_loops.h"
 
 static float round_to(qn_dtype d, float x) {
     if (d == QN_DT_F16) return qn_f16_to_f32(qn_f32_to_f16(x));
@@ -35,70 +36,61 @@ bool qn_lattice_code(const qn_lattice_rule *r, float scale, float v, int *k) {
     return false;
 }
 
+bool qn_lattice_codes(const qn_lattice_rule *r, float scale, const float *v, size_t n,
+                      int32_t *codes) {
+    return qn_lattice_loops_best()->codes(r, scale, v, n, codes);
+}
+
 bool qn_lattice_stands(const qn_lattice_rule *r, float scale, const float *v, size_t n) {
-    int k;
-    for (size_t i = 0; i < n; i++)
-        if (!qn_lattice_code(r, scale, v[i], &k)) return false;
-    return true;
+    return qn_lattice_loops_best()->stands(r, scale, v, n);
 }
 
 // ---- what rounds to a value ----
-
-// The number next to x > 0 in a format, in double: neighbours of the largest may be infinite.
-static double neighbour(qn_dtype d, float x, int step) {
-    if (d == QN_DT_F32) return (double)qn_f32_from_bits(qn_f32_bits(x) + (uint32_t)step);
-    if (d == QN_DT_BF16) return (double)qn_bf16_to_f32((uint16_t)(qn_f32_to_bf16(x) + step));
-    return (double)qn_f16_to_f32((uint16_t)(qn_f32_to_f16(x) + step));
-}
 
 typedef struct span {
     double lo, hi;
 } span;
 
-// Everything that may round to x > 0; a little too wide rather than too narrow, as what is found is
-// tried exactly afterwards.
+// Everything that may round to x; a little too wide rather than too narrow, as what is found is tried
+// exactly afterwards.
 static span before_rounding(const qn_lattice_rule *r, float x) {
-    double v = (double)x, up = neighbour(r->stored, x, 1), down = neighbour(r->stored, x, -1);
-    span s = {(v + down) / 2, isfinite(up) ? (v + up) / 2 : v + (v - down) / 2};
-    if (r->through_f16) {
-        s.lo -= s.lo * 0x1p-11 + 0x1p-25;
-        s.hi += s.hi * 0x1p-11 + 0x1p-25;
-    }
-    if (s.lo < v * 0x1p-3) s.lo = v * 0x1p-3; // the smallest subnormal: not down to nothing
+    span s;
+    qn_lattice_loops_plain.spans(r, &x, 1, &s.lo, &s.hi, NULL);
     return s;
 }
 
 double qn_lattice_chance(const qn_lattice_rule *r, float scale, float v) {
     if (v == 0) return 1;
-    span s = before_rounding(r, fabsf(v));
+    span s = before_rounding(r, v);
     double width = (s.hi - s.lo) / (double)scale;
     return width < 1 ? width : 1;
 }
 
 // ---- the search ----
 
-// Codes −129 … 129 make so many different values at most; a group with more is no lattice.
-enum { DISTINCT = 259, TABLE = 1024 };
-#define WIDER (1 + 0x1p-40) // a product with an inverse must not shut out what a quotient lets in
+// Codes −129 … 129 make so many different values at most; a group with more is no lattice. Groups of
+// up to ALL values are taken as they are, unless many of the first are repeated (few bits, pruned).
+enum { DISTINCT = 259, TABLE = 1024, ALL = 512, LOOKED_AT = 32, FRESH = 24 };
 
 typedef struct search {
     const qn_lattice_rule *r;
-    size_t n; // different values but 0
-    float v[DISTINCT], top; // top: the largest by magnitude, with its sign
-    span top_span, spans[DISTINCT]; // spans are computed when first needed
-    double inverse_lo, inverse_hi;  // of top_span's ends, a little wide
+    const qn_lattice_loops *loops;
+    size_t n;            // values, none of them 0
+    float v[ALL], top;   // top: the largest by magnitude, with its sign
+    span top_span;
+    double lo[ALL], hi[ALL]; // what rounds to each value, and what its integer may be at most;
+    float limit[ALL];        // computed when first needed
     size_t n_spans;
+    uint8_t may[QN_PROBED]; // integers of the top that some values leave
+    bool any;               // one scale will do
     qn_lattice_fit *fit;
 } search;
 
-// Repeated values need no second look; low-bit groups have many. False: too many different ones.
-static bool gather(search *s, const float *v, size_t n) {
+// The different values but 0. False: too many.
+static bool gather_different(search *s, const float *v, size_t n) {
     uint16_t table[TABLE] = {0};
-    s->n = s->n_spans = 0;
-    s->top = 0;
-    s->fit->constant = true;
+    s->n = 0;
     for (size_t i = 0; i < n; i++) {
-        s->fit->constant &= v[i] == v[0];
         if (v[i] == 0) continue;
         uint32_t at = (qn_f32_bits(v[i]) * 2654435761u) >> 22;
         while (table[at] && s->v[table[at] - 1] != v[i]) at = (at + 1) % TABLE;
@@ -106,40 +98,85 @@ static bool gather(search *s, const float *v, size_t n) {
         if (s->n == DISTINCT) return false;
         s->v[s->n++] = v[i];
         table[at] = (uint16_t)s->n;
-        if (fabsf(v[i]) > fabsf(s->top)) s->top = v[i];
     }
     return true;
 }
 
+static bool mostly_fresh(search *s, const float *v, size_t n) {
+    return n <= LOOKED_AT || (gather_different(s, v, LOOKED_AT) && s->n >= FRESH);
+}
+
+// A zero says nothing: the top stands in for it.
+static bool gather(search *s, const float *v, size_t n) {
+    float top = s->loops->largest(v, n, &s->fit->constant);
+    size_t first = 0;
+    s->n_spans = 0;
+    s->fit->blank = top == 0;
+    if (s->fit->blank) return false;
+    while (fabsf(v[first]) != top) first++;
+    s->top = v[first];
+    if (n > ALL || !mostly_fresh(s, v, n)) return gather_different(s, v, n);
+    for (size_t i = 0; i < n; i++) s->v[i] = v[i] == 0 ? s->top : v[i];
+    s->n = n;
+    return true;
+}
+
+static int limit_of(const search *s, float v) { return v < 0 ? -s->r->k_min : s->r->k_max; }
+
 static void span_upto(search *s, size_t n) {
-    for (; s->n_spans < n; s->n_spans++)
-        s->spans[s->n_spans] = before_rounding(s->r, fabsf(s->v[s->n_spans]));
+    size_t i = s->n_spans;
+    if (n > i) s->loops->spans(s->r, s->v + i, n - i, s->lo + i, s->hi + i, s->limit + i);
+    if (n > i) s->n_spans = n;
+}
+
+static void swap(search *s, size_t a, size_t b) {
+    float v = s->v[a];
+    s->v[a] = s->v[b];
+    s->v[b] = v;
 }
 
 enum { FIRST = 6 };
 
-// In bf16 only small values, of a few scales, say much about it: some of them go to the front.
-static void small_first(search *s) {
-    size_t n = s->n < FIRST ? s->n : FIRST;
-    for (size_t i = 0; i < n; i++) {
-        size_t least = i;
+// In bf16 only small values, of a few scales, say much about it: they go to the front, the more the
+// smaller. How many there are.
+static size_t small_first(search *s) {
+    float below = fabsf(s->top) / 2;
+    size_t n = 0, least = s->n < FIRST ? s->n : FIRST;
+    for (size_t i = 0; i < s->n; i++)
+        if (fabsf(s->v[i]) < below) swap(s, n++, i);
+    for (size_t from = n, i = n; i < least; i++, from = i) {
         for (size_t k = i + 1; k < s->n; k++)
-            if (fabsf(s->v[k]) < fabsf(s->v[least])) least = k;
-        float v = s->v[i];
-        s->v[i] = s->v[least];
-        s->v[least] = v;
+            if (fabsf(s->v[k]) < fabsf(s->v[from])) from = k;
+        swap(s, i, from);
     }
+    return n < least ? least : n < QN_MAX_PROBES ? n : QN_MAX_PROBES;
 }
+
+// Nearly all integers for the largest value fall at a few others. In float, with room for its
+// rounding: what is found is tried exactly afterwards.
+static void probe(search *s) {
+    qn_lattice_probe probes[QN_MAX_PROBES];
+    size_t n = s->n < FIRST ? s->n : FIRST;
+    if (s->r->stored == QN_DT_BF16) n = small_first(s);
+    span_upto(s, n);
+    for (size_t i = 0; i < n; i++) {
+        double lo = s->lo[i] / s->top_span.hi, hi = s->hi[i] / s->top_span.lo;
+        probes[i] = (qn_lattice_probe){(float)(lo * (1 - 0x1p-20)), (float)(hi * (1 + 0x1p-20)),
+                                       s->limit[i]};
+    }
+    s->loops->may(probes, n, s->may);
+}
+
+#define WIDER (1 + 0x1p-40) // a product with an inverse must not shut out what a quotient lets in
 
 // One pass over the values: each leaves one integer (the interval of scales is cut to those that
 // agree), several (nothing learned yet) or none (false).
-static bool narrow(search *s, span *scale, bool *open) {
+static bool narrow(const search *s, span *scale, bool *open) {
     double inverse_lo = WIDER / scale->lo, inverse_hi = 1 / (WIDER * scale->hi);
     *open = false;
     for (size_t i = 0; i < s->n; i++) {
-        span_upto(s, i + 1);
-        int limit = s->v[i] < 0 ? -s->r->k_min : s->r->k_max;
-        double from = s->spans[i].lo * inverse_hi, to = s->spans[i].hi * inverse_lo;
+        int limit = (int)s->limit[i];
+        double from = s->lo[i] * inverse_hi, to = s->hi[i] * inverse_lo;
         if (from > limit) return false;
         int least = (int)from, most = to < limit ? (int)to : limit;
         least += least < from || least < 1;
@@ -148,7 +185,7 @@ static bool narrow(search *s, span *scale, bool *open) {
             *open = true;
             continue;
         }
-        double lo = s->spans[i].lo / least, hi = s->spans[i].hi / least;
+        double lo = s->lo[i] / least, hi = s->hi[i] / least;
         if (lo > scale->lo) scale->lo = lo, inverse_lo = WIDER / lo;
         if (hi < scale->hi) scale->hi = hi, inverse_hi = 1 / (WIDER * hi);
         if (scale->lo > scale->hi) return false;
@@ -183,7 +220,7 @@ static void keep(search *s, float scale) {
 }
 
 static bool try_scale(search *s, float scale) {
-    if (!(scale > 0) || !isfinite(scale) || !qn_lattice_stands(s->r, scale, s->v, s->n))
+    if (!(scale > 0) || !isfinite(scale) || !s->loops->stands(s->r, scale, s->v, s->n))
         return false;
     keep(s, scale);
     return true;
@@ -222,26 +259,21 @@ static void keep_between(search *s, span scale) {
     }
     uint32_t stride = count > FEW ? count / (SPREAD - 1) : 1;
     if (count > FEW) s->fit->more = true;
-    for (uint64_t u = a; u <= b; u += stride) try_scale(s, scale_of(d, (uint32_t)u));
+    for (uint64_t u = a; u <= b; u += stride)
+        if (try_scale(s, scale_of(d, (uint32_t)u)) && s->any) return;
     try_scale(s, scale_of(d, b));
 }
 
-// Nearly all integers for the largest value fall at the first few others: without a division.
-static bool hopeless(search *s, int k) {
-    size_t n = s->n < FIRST ? s->n : FIRST;
-    for (size_t i = 0; i < n; i++) {
-        int limit = s->v[i] < 0 ? -s->r->k_min : s->r->k_max;
-        double from = s->spans[i].lo * s->inverse_hi * k, to = s->spans[i].hi * s->inverse_lo * k;
-        int most = to < limit ? (int)to : limit;
-        if (from > most || most < 1) return true;
-    }
-    return false;
+// The few scales that f16's or f32's digits leave are tried as they are.
+static bool few_between(const search *s, span scale) {
+    qn_dtype d = s->r->scale;
+    return number_of(d, round_to(d, (float)scale.hi)) - number_of(d, round_to(d, (float)scale.lo)) < 4;
 }
 
 static void try_code(search *s, int k) {
-    if (hopeless(s, k)) return;
     span scale = {s->top_span.lo / k, s->top_span.hi / k};
-    bool open = true;
+    bool open = !few_between(s, scale);
+    if (open) span_upto(s, s->n);
     for (int pass = 0; open && pass < 4; pass++) {
         span before = scale;
         if (!narrow(s, &scale, &open)) return;
@@ -265,41 +297,49 @@ static void drop_multiples(search *s) {
     f->n = n;
 }
 
-void qn_lattice_find(const qn_lattice_rule *r, const float *v, size_t n, qn_lattice_fit *fit) {
+static void find(const qn_lattice_rule *r, const float *v, size_t n, bool any,
+                 qn_lattice_fit *fit) {
     search s;
     s.r = r;
+    s.loops = qn_lattice_loops_best();
+    s.any = any;
     s.fit = fit;
     fit->n = 0;
-    fit->more = fit->blank = false;
+    fit->more = false;
     if (!gather(&s, v, n)) return;
-    fit->blank = s.n == 0;
-    if (fit->blank) return;
-    s.top_span = before_rounding(r, fabsf(s.top));
-    s.inverse_lo = WIDER / s.top_span.lo;
-    s.inverse_hi = 1 / (WIDER * s.top_span.hi);
-    if (r->stored == QN_DT_BF16) small_first(&s);
-    span_upto(&s, s.n < FIRST ? s.n : FIRST);
-    int last = s.top < 0 ? -r->k_min : r->k_max;
+    s.top_span = before_rounding(r, s.top);
+    probe(&s);
+    int last = limit_of(&s, s.top);
     // The likeliest first, as not all can be kept: of few bits small ones, of eight the largest.
-    for (int k = 1; k <= last; k++) try_code(&s, last > 64 ? last + 1 - k : k);
-    if (n >= 16 && !fit->constant && last <= 64) drop_multiples(&s);
+    for (int i = 1; i <= last && !(any && fit->n); i++) {
+        int k = last > 64 ? last + 1 - i : i;
+        if (s.may[k]) try_code(&s, k);
+    }
+    if (!any && n >= 16 && !fit->constant && last <= 64) drop_multiples(&s);
+}
+
+void qn_lattice_find(const qn_lattice_rule *r, const float *v, size_t n, qn_lattice_fit *fit) {
+    find(r, v, n, false, fit);
+}
+
+bool qn_lattice_explains(const qn_lattice_rule *r, const float *v, size_t n) {
+    qn_lattice_fit fit;
+    find(r, v, n, true, &fit);
+    return fit.n > 0 || fit.blank;
 }
 
 size_t qn_lattice_prefix(const qn_lattice_rule *r, const float *v, size_t max) {
-    qn_lattice_fit fit;
     size_t good = 0, step = 8;
     // Doubling, then halving: a prefix of an explained run is explained.
     while (good < max) {
         size_t next = good + step < max ? good + step : max;
-        qn_lattice_find(r, v, next, &fit);
-        if (fit.n == 0 && !fit.blank) break;
+        if (!qn_lattice_explains(r, v, next)) break;
         good = next;
         step *= 2;
     }
     for (step = good + step < max ? step : max - good; step > 0; step /= 2) {
         if (good + step > max) continue;
-        qn_lattice_find(r, v, good + step, &fit);
-        if (fit.n > 0 || fit.blank) good += step;
+        if (qn_lattice_explains(r, v, good + step)) good += step;
     }
     return good;
 }

@@ -29,8 +29,13 @@ typedef struct qn_lattice_fit {
 
 // All scales that stand for n values (finite).
 void qn_lattice_find(const qn_lattice_rule *r, const float *v, size_t n, qn_lattice_fit *fit);
+// Whether some scale stands, or every value is 0.
+bool qn_lattice_explains(const qn_lattice_rule *r, const float *v, size_t n);
 // The integer of one value under a scale; false when there is none in range.
 bool qn_lattice_code(const qn_lattice_rule *r, float scale, float v, int *k);
+// The same for many values: their integers, false when one has none.
+bool qn_lattice_codes(const qn_lattice_rule *r, float scale, const float *v, size_t n,
+                      int32_t *codes);
 // What the rule makes of an integer and a scale: the value that the file holds.
 float qn_lattice_value(const qn_lattice_rule *r, float scale, int k);
 // Whether one scale stands.

@@ -14,6 +14,14 @@
 #include "quant/source_model.h"
 #include "quant/wrong_codes.h"
 
+// What was found of groups while they were mended.
+typedef struct tally {
+    uint64_t exact, estimated, n_scales;
+    double worst; // largest finite bound
+    double scale_min, scale_max, scale_sum;
+    int code_min, code_max;
+} tally;
+
 // One damaged matrix. Rows are mended by several threads; the counts are guarded.
 typedef struct patient {
     const qn_weight *w;
@@ -21,8 +29,8 @@ typedef struct patient {
     qn_wrong_finding finding;
     size_t cols, n_groups;
     pthread_mutex_t lock;
-    uint64_t exact, estimated;
-    double worst; // largest finite bound
+    uint8_t *counted; // rows; some are produced again, for the operator norm
+    tally sum;
     uint64_t rows_checked, mismatches;
 } patient;
 
@@ -35,17 +43,30 @@ typedef struct clinic {
 
 // ---- one row ----
 
-static void count(patient *p, const double *bounds) {
-    uint64_t exact = 0;
-    double worst = 0;
-    for (size_t g = 0; g < p->n_groups; g++) {
-        exact += bounds[g] == 0;
-        if (isfinite(bounds[g]) && bounds[g] > worst) worst = bounds[g];
-    }
+static void add_scale(tally *t, double scale) {
+    if (scale == 0) return; // gone
+    if (t->n_scales == 0 || scale < t->scale_min) t->scale_min = scale;
+    if (t->n_scales == 0 || scale > t->scale_max) t->scale_max = scale;
+    t->scale_sum += scale;
+    t->n_scales++;
+}
+
+static void add_codes(tally *t, int least, int most) {
+    bool first = t->exact + t->estimated == 0; // groups are counted after
+    if (first || least < t->code_min) t->code_min = least;
+    if (first || most > t->code_max) t->code_max = most;
+}
+
+static void count(patient *p, size_t row, const qn_mended_row *m) {
     pthread_mutex_lock(&p->lock);
-    p->exact += exact;
-    p->estimated += p->n_groups - exact;
-    if (worst > p->worst) p->worst = worst;
+    tally *t = &p->sum;
+    if (!p->counted[row]) add_codes(t, m->code_min, m->code_max);
+    for (size_t g = 0; !p->counted[row] && g < p->n_groups; g++) {
+        *(m->bounds[g] == 0 ? &t->exact : &t->estimated) += 1;
+        if (isfinite(m->bounds[g]) && m->bounds[g] > t->worst) t->worst = m->bounds[g];
+        add_scale(t, (double)m->scales[g]);
+    }
+    p->counted[row] = 1;
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -55,18 +76,21 @@ static bool mend_rows(void *user, size_t row0, size_t n, float *out, qn_err *err
     size_t per = t->n_dims > 2 ? t->n / t->shape[0] / p->cols : 1; // rows of 3-D tensors
     float *broken = QN_NEW_ARRAY(float, p->cols), *original = NULL;
     double *bounds = QN_NEW_ARRAY(double, p->n_groups);
+    float *scales = QN_NEW_ARRAY(float, p->n_groups);
     if (p->reference) original = QN_NEW_ARRAY(float, p->cols);
     bool ok = true;
     for (size_t r = row0 * per; ok && r < (row0 + n) * per; r++, out += p->cols) {
         qn_tensor_to_f32(t, r * p->cols, p->cols, broken);
         if (original) ok = qn_weight_decode(p->reference, r, 1, original, err);
-        qn_mended_row row = {out, bounds, original};
+        qn_mended_row row = {.values = out, .bounds = bounds, .reference = original,
+                             .scales = scales};
         ok = ok && qn_wrong_codes_mend(&p->finding, broken, p->cols, p->w->name, &row, err);
-        if (ok) count(p, bounds);
+        if (ok) count(p, r, &row);
     }
     free(broken);
     free(original);
     free(bounds);
+    free(scales);
     return ok;
 }
 
@@ -122,6 +146,7 @@ static bool admit(clinic *c, const qn_weight *w, const qn_wrong_finding *f, qn_e
     *p = (patient){.w = w, .finding = *f};
     p->cols = w->parts[0]->shape[w->parts[0]->n_dims - 1];
     p->n_groups = (p->cols + f->group - 1) / f->group;
+    p->counted = QN_NEW_ARRAY(uint8_t, w->parts[0]->n / p->cols);
     pthread_mutex_init(&p->lock, NULL);
     if (!complete(c, p, err)) return false;
     if (!c->reference.ckpt) return true;
@@ -182,6 +207,33 @@ static void review_one(void *ctx, size_t i, int thread) {
     free(b);
 }
 
+static void add_tally(tally *sum, const tally *t) {
+    if (t->exact + t->estimated) add_codes(sum, t->code_min, t->code_max);
+    sum->exact += t->exact;
+    sum->estimated += t->estimated;
+    if (t->n_scales == 0) return;
+    if (sum->n_scales == 0 || t->scale_min < sum->scale_min) sum->scale_min = t->scale_min;
+    if (sum->n_scales == 0 || t->scale_max > sum->scale_max) sum->scale_max = t->scale_max;
+    sum->scale_sum += t->scale_sum;
+    sum->n_scales += t->n_scales;
+}
+
+static void tell_groups(const tally *t, json_t *o) {
+    json_object_set_new(o, "exact_groups", json_integer((json_int_t)t->exact));
+    json_object_set_new(o, "estimated_groups", json_integer((json_int_t)t->estimated));
+}
+
+// The names that convert uses of quantized tensors.
+static void tell_codes(const tally *t, json_t *o) {
+    if (t->n_scales) {
+        json_object_set_new(o, "scale_min", qn_json_number(t->scale_min));
+        json_object_set_new(o, "scale_max", qn_json_number(t->scale_max));
+        json_object_set_new(o, "scale_mean", qn_json_number(t->scale_sum / (double)t->n_scales));
+    }
+    json_object_set_new(o, "code_min", json_integer(t->code_min));
+    json_object_set_new(o, "code_max", json_integer(t->code_max));
+}
+
 static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
     clinic *c = user;
     qn_ckpt *written = qn_ckpt_open(dir, 0, err);
@@ -192,14 +244,14 @@ static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
     qn_pool_free(pool);
     qn_ckpt_free(written);
     if (!pool) return false;
-    uint64_t rows = 0, bad = 0, exact = 0, estimated = 0;
+    uint64_t rows = 0, bad = 0;
+    tally sum = {0};
     const char *first = NULL;
     for (size_t i = 0; i < c->n; i++) {
         const patient *p = &c->patients[i];
         rows += p->rows_checked;
         bad += p->mismatches;
-        exact += p->exact;
-        estimated += p->estimated;
+        add_tally(&sum, &p->sum);
         if (p->mismatches && !first) first = p->w->name;
     }
     json_t *o = json_object(), *s = json_object_get(report, "summary");
@@ -209,8 +261,8 @@ static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
     json_object_set_new(o, "mismatches", json_integer((json_int_t)bad));
     json_object_set_new(report, "independent_check", o);
     json_object_set_new(s, "repaired", json_integer((json_int_t)c->n));
-    json_object_set_new(s, "exact_groups", json_integer((json_int_t)exact));
-    json_object_set_new(s, "estimated_groups", json_integer((json_int_t)estimated));
+    tell_groups(&sum, s);
+    tell_codes(&sum, s);
     if (!bad) return true;
     return qn_fail(err, QN_INPUT, "proof: tensor %s: %llu groups are not what was broken; nothing "
                    "was written", first, (unsigned long long)bad);
@@ -230,9 +282,10 @@ static void describe(void *user, const qn_out_tensor *t, json_t *entry) {
     const char *kind = p->finding.kind == QN_SIGNED_VIEW ? "signed-view" : "zero-offset";
     json_object_set_new(entry, "repaired", json_string(kind));
     json_object_set_new(entry, "group_size", json_integer((json_int_t)p->finding.group));
-    json_object_set_new(entry, "exact_groups", json_integer((json_int_t)p->exact));
-    json_object_set_new(entry, "estimated_groups", json_integer((json_int_t)p->estimated));
-    if (p->estimated) json_object_set_new(entry, "estimate_bound", qn_json_number(p->worst));
+    tell_groups(&p->sum, entry);
+    if (p->sum.estimated)
+        json_object_set_new(entry, "estimate_bound", qn_json_number(p->sum.worst));
+    tell_codes(&p->sum, entry);
 }
 
 static void add_tensor(qn_rewrite *r, clinic *c, const qn_weight *w) {
@@ -300,7 +353,10 @@ bool qn_repair(const char *model, const char *out, const qn_repair_options *o, j
         ok = qn_source_model_open(&c.reference, o->reference, true, notes, err) ||
              qn_err_prefix(err, "reference");
     ok = ok && treat(&c, out, o, notes, report, err);
-    for (size_t i = 0; i < c.n; i++) pthread_mutex_destroy(&c.patients[i].lock);
+    for (size_t i = 0; i < c.n; i++) {
+        pthread_mutex_destroy(&c.patients[i].lock);
+        free(c.patients[i].counted);
+    }
     free(c.patients);
     qn_source_model_close(&c.model);
     qn_source_model_close(&c.reference);

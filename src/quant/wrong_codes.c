@@ -75,13 +75,12 @@ static void take_sample(const qn_tensor *t, sample *s) {
 
 // All but one group in fifty: a damaged one does not hide what the others say.
 static bool explained(const qn_lattice_rule *r, const sample *s, size_t group) {
-    qn_lattice_fit fit;
     size_t per_row = (s->cols + group - 1) / group, allowed = s->n * per_row / 50;
     for (size_t i = 0; i < s->n; i++)
         for (size_t at = 0; at < s->cols; at += group) {
             size_t n = s->cols - at < group ? s->cols - at : group;
-            qn_lattice_find(r, s->rows + i * s->cols + at, n, &fit);
-            if (fit.n == 0 && !fit.blank && allowed-- == 0) return false;
+            if (!qn_lattice_explains(r, s->rows + i * s->cols + at, n) && allowed-- == 0)
+                return false;
         }
     return true;
 }

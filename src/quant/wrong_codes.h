@@ -36,13 +36,16 @@ bool qn_wrong_codes_find(const qn_weight *w, size_t hint, qn_wrong_finding *out,
 int qn_wrong_codes_bits(const qn_weight *w, size_t *group);
 
 // One row put right: exact floats of the row. bounds gets, per group, the most that the values
-// chosen may be off (0: proven exact; infinite: the scale is gone). reference, when not NULL, is the
-// row of the original: it decides where several scales stand, and supplies zero points that differ.
-// False with a reason when a group has no solution.
+// chosen may be off (0: proven exact; infinite: the scale is gone), and scales its scale, as it was
+// stored (0: gone). reference, when not NULL, is the row of the original: it decides where several
+// scales stand, and supplies zero points that differ. False with a reason when a group has no solution.
 typedef struct qn_mended_row {
     float *values;    // [cols]
     double *bounds;   // [n_groups]
     const float *reference; // [cols] or NULL
+    float *scales;    // [n_groups]
+    int code_min, code_max; // of the right codes: a signed view's bytes, 0 … 255; else from the zero
+                            // point, which is not in the file
 } qn_mended_row;
 bool qn_wrong_codes_mend(const qn_wrong_finding *f, const float *broken, size_t cols,
                          const char *name, qn_mended_row *out, qn_err *err);

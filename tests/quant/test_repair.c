@@ -225,12 +225,12 @@ static void damage_is_found_and_undone(qn_dtype d, size_t group, int half, enum 
     if (f.kind != expected)
         fail_msg("%s group %zu half %d making %d: found %d", qn_dtype_name(d), group, half, how,
                  f.kind);
-    float row[COLS], right[COLS];
+    float row[COLS], right[COLS], found[COLS];
     double bounds[COLS];
     for (size_t r = 0; f.kind && r < ROWS; r++) {
         assert_int_equal(f.group, group);
         assert_true(f.certain);
-        qn_mended_row mended = {right, bounds, NULL};
+        qn_mended_row mended = {.values = right, .bounds = bounds, .scales = found};
         qn_tensor_to_f32(&m->t, r * COLS, COLS, row);
         assert_true(qn_wrong_codes_mend(&f, row, COLS, "made-up", &mended, &err));
         for (size_t i = 0; i < COLS; i++) {
@@ -238,6 +238,8 @@ static void damage_is_found_and_undone(qn_dtype d, size_t group, int half, enum 
             double off = fabs((double)right[i] - (double)exact);
             if (off > bounds[i / group] + 1e-12)
                 fail_msg("row %zu column %zu: off by %g, bound %g", r, i, off, bounds[i / group]);
+            if (bounds[i / group] == 0 && found[i / group] != scales[(r * COLS + i) / group])
+                fail_msg("row %zu column %zu: scale %g", r, i, (double)found[i / group]);
         }
     }
     free(m);

@@ -144,9 +144,10 @@ static outcome mend(const plan *p, const matrix *m, const codes *c, const qn_wro
     outcome o = {0};
     qn_err err = {0};
     float row[MAX_COLS], values[MAX_COLS], stored[MAX_COLS];
+    float scales[MAX_COLS];
     double bounds[MAX_COLS];
     for (size_t r = 0; r < p->rows; r++) {
-        qn_mended_row out = {values, bounds, reference ? reference + r * p->cols : NULL};
+        qn_mended_row out = {values, bounds, reference ? reference + r * p->cols : NULL, scales, 0, 0};
         qn_tensor_to_f32(&m->t, r * p->cols, p->cols, row);
         if (!qn_wrong_codes_mend(f, row, p->cols, what, &out, &err)) fail_msg("%s", err.text);
         for (size_t i = 0; i < p->cols; i++) {
