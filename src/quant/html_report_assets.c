@@ -167,15 +167,17 @@ const char qn_html_report_css[] =
     "  .table { max-height: none; overflow: visible; border: 0; }\n"
     "  th { position: static; }\n"
     "  table { font-size: .72rem; } th, td { padding: .1rem .3rem; }\n"
-    "  figure, tr, .tiles li, .verdict { break-inside: avoid; }\n"
-    "  h2, h2 + p, .legend { break-after: avoid; }\n"
+    "  figure, tr, thead, .tiles li, .verdict { break-inside: avoid; } /* such a head"
+    " is repeated, */\n"
+    "  th button { display: contents; } /* unless there is a button in it */\n"
+    "  h2, h2 + p, .legend, summary, thead, tr:first-child { break-after: avoid; }\n"
     "  .plots, .plots.small { grid-template-columns: 1fr 1fr; gap: .5rem; }\n"
     "  .plots:not(.small) :is(.tick, .label) { font-size: 17px; }\n"
     "  .plots:not(.small) .tick.odd { display: none; }\n"
     "  td.name { white-space: normal; min-width: 11rem; }\n"
     "}\n";
 const char qn_html_report_css_hash[] =
-    "sha256-fMmq2YM0TU4WGFXS+WYVCtwwl3GmTku0iaqrRJlJoYs=";
+    "sha256-O0rGnYMvzLQuMbE8asILTpw56WF4NPvKXWX0dAnaF2M=";
 
 const char qn_html_report_js[] =
     "// The report page is whole without this script; it adds the choice of language,"

@@ -97,5 +97,13 @@ done
 browse --no-pdf-header-footer --print-to-pdf="$work/page.pdf" "file://$work/weights.html"
 [ "$(head -c 5 "$work/page.pdf" 2> /dev/null)" = %PDF- ] || complain "the page does not print"
 
+# A table that goes on overleaf says there again what its columns are.
+if command -v pdftotext > /dev/null; then
+    "$quern" compare $model-gptq-int8 $model --html "$work/long.html" -q > /dev/null
+    browse --no-pdf-header-footer --print-to-pdf="$work/long.pdf" "file://$work/long.html#en"
+    heads=$(pdftotext -layout "$work/long.pdf" - | grep -c 'norm A.*norm B')
+    [ "$heads" -gt 2 ] || complain "two tables of 56 rows print $heads heads"
+fi
+
 [ "$bad" = 0 ] && echo "the page works in $browser"
 exit "$bad"
