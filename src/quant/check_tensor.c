@@ -337,8 +337,14 @@ json_t *qn_check_one(qn_pool *pool, qn_survey *survey, qn_check_tensor *t, qn_pr
     size_t cols = qn_weight_columns(t->w), rows = qn_weight_count(t->w) / cols;
     read r = {t->w, cols, rows};
     qn_matrix_figures m;
-    qn_matrix_source source = {rows, cols, rows_of, &r, t->w->scheme == NULL,
-                               floats && (t->w->scheme || t->w->parts[0]->n_dims > 1)};
+    qn_matrix_source source = {.rows = rows, .cols = cols, .rows_of = rows_of, .user = &r,
+                               .single = t->w->scheme == NULL,
+                               .norm = floats && (t->w->scheme || t->w->parts[0]->n_dims > 1)};
+    const qn_tensor *plain = t->w->scheme ? NULL : t->w->parts[0];
+    if (plain && (plain->dtype == QN_DT_BF16 || plain->dtype == QN_DT_F16)) {
+        source.stored = plain->data;
+        source.dtype = plain->dtype == QN_DT_BF16 ? QN_RUN_BF16 : QN_RUN_F16;
+    }
     bool ok = qn_survey_matrix(survey, &source, &m, err);
     if (ok) report_values(&m, entry);
     if (ok && floats) judge_values(t, &m, cols, problems);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/map_guard.h"
 #include "base/mem.h"
 #include "quant/operator_norm.h"
 #include "quant/value_runs.h"
@@ -170,6 +171,47 @@ void qn_survey_look(qn_survey *s, size_t block, float *x, int thread) {
     look(s, &s->figures[block], row0, n, x, thread);
 }
 
+// ---- rows as they are stored ----
+
+static bool zero_half(const uint8_t *x, size_t i) {
+    return x[2 * i] == 0 && (x[2 * i + 1] & 0x7F) == 0;
+}
+
+static bool zero_halves(const uint8_t *x, size_t n) {
+    size_t i = 0;
+    while (i < n && zero_half(x, i)) i++;
+    return i == n;
+}
+
+static size_t take_stored_zeros(qn_survey *s, uint64_t n_zero, const uint8_t *x, size_t n,
+                                int thread) {
+    struct columns *c = &s->columns[thread];
+    size_t zero_rows = 0, width = 2 * s->cols;
+    if (n_zero == 0) c->all = true;
+    for (size_t r = 0; n_zero > 0 && r < n; r++) zero_rows += zero_halves(x + r * width, s->cols);
+    for (size_t r = 0; !c->all && r < n; r++)
+        for (size_t i = 0; i < s->cols; i++) c->nonzero[i] |= !zero_half(x + r * width, i);
+    c->all = c->all || !memchr(c->nonzero, 0, s->cols);
+    return zero_rows;
+}
+
+static void look_at_stored(qn_survey *s, struct block_figures *f, size_t row0, size_t n,
+                           int thread) {
+    const uint8_t *x = s->m.stored + 2 * row0 * s->cols;
+    uint64_t zeros = f->all.n_zero, damaged = f->all.n_nonfinite;
+    qn_stats_add_stored(&f->all, s->m.dtype, x, n * s->cols);
+    f->zero_rows += take_stored_zeros(s, f->all.n_zero - zeros, x, n, thread);
+    if (!s->norm_asked) return;
+    if (f->all.n_nonfinite == damaged) {
+        qn_norm_take_stored(s->norm, row0, n, s->m.dtype, x);
+        return;
+    }
+    float *wide = s->buffer[thread];
+    qn_value_runs_best()->widen(s->m.dtype, x, n * s->cols, wide);
+    drop_nonfinite(wide, n * s->cols);
+    qn_norm_take(s->norm, row0, n, wide);
+}
+
 // ---- the norm ----
 
 static void pass_rows(qn_survey *s, size_t row0, size_t n, float *z, int thread) {
@@ -242,9 +284,14 @@ static void survey_block(void *ctx, size_t b, int thread) {
     float *x = s->buffer[thread];
     for (size_t r = row0, step; r < row0 + n; r += step) {
         step = row0 + n - r < s->step ? row0 + n - r : s->step;
+        if (s->m.stored) {
+            look_at_stored(s, &s->figures[b], r, step, thread);
+            continue;
+        }
         if (s->errs[thread].code || !s->m.rows_of(s->m.user, r, step, x, &s->errs[thread])) return;
         look(s, &s->figures[b], r, step, x, thread);
     }
+    if (s->m.stored) qn_maps_touched(2 * n * s->cols);
 }
 
 bool qn_survey_matrix(qn_survey *s, const qn_matrix_source *m, qn_matrix_figures *out,

@@ -27,6 +27,10 @@ typedef struct qn_matrix_source {
     void *user;
     bool single; // rows are cheap one by one: no block of them need leave the first cache
     bool norm;   // wanted
+    // bf16 or f16 values as they lie in memory, looked at where they are (the figures are those of
+    // rows_of, to the bit); NULL: rows_of only.
+    const uint8_t *stored;
+    qn_run_dtype dtype;
 } qn_matrix_source;
 
 // All of it. Values that are not finite are counted, and taken as 0 for the norm.

@@ -23,28 +23,48 @@ static size_t finite_only(const float *x, size_t n, float *out, qn_stats *r) {
     return kept;
 }
 
+static void merge_run(qn_stats *s, const qn_run_stats *one, qn_stats *r) {
+    r->min = one->min, r->max = one->max;
+    r->mean = one->mean, r->m2 = one->m2, r->m3 = one->m3, r->m4 = one->m4;
+    r->n_zero = one->n_zero;
+    r->n_subnormal = one->n_subnormal;
+    r->n_vanishing = one->n_vanishing;
+    r->n_overflow = one->n_overflow;
+    qn_stats_merge(s, r);
+}
+
+static void add_run(qn_stats *s, const float *x, size_t n) {
+    const qn_value_runs *runs = qn_value_runs_best();
+    qn_stats r = {.n = n, .min = INFINITY, .max = -INFINITY};
+    qn_run_stats one;
+    float packed[QN_RUN];
+    if (runs->stats(x, n, &one)) {
+        merge_run(s, &one, &r);
+        return;
+    }
+    size_t finite = finite_only(x, n, packed, &r);
+    if (finite > 0 && runs->stats(packed, finite, &one)) merge_run(s, &one, &r);
+    else qn_stats_merge(s, &r);
+}
+
 // Moments run by run, merged (Pébay 2008, pairwise update).
 void qn_stats_add(qn_stats *s, const float *x, size_t n) {
+    for (size_t at = 0; at < n; at += QN_RUN) add_run(s, x + at, n - at < QN_RUN ? n - at : QN_RUN);
+}
+
+void qn_stats_add_stored(qn_stats *s, qn_run_dtype dtype, const uint8_t *x, size_t n) {
     const qn_value_runs *runs = qn_value_runs_best();
     for (size_t at = 0; at < n; at += QN_RUN) {
         size_t len = n - at < QN_RUN ? n - at : QN_RUN;
-        qn_stats r = {.n = len, .min = INFINITY, .max = -INFINITY};
+        qn_stats r = {.n = len};
         qn_run_stats one;
-        bool any = runs->stats(x + at, len, &one);
-        if (!any) {
-            float packed[QN_RUN];
-            size_t finite = finite_only(x + at, len, packed, &r);
-            any = finite > 0 && runs->stats(packed, finite, &one);
+        float wide[QN_RUN];
+        if (runs->stats_stored(dtype, x + 2 * at, len, &one)) {
+            merge_run(s, &one, &r);
+            continue;
         }
-        if (any) {
-            r.min = one.min, r.max = one.max;
-            r.mean = one.mean, r.m2 = one.m2, r.m3 = one.m3, r.m4 = one.m4;
-            r.n_zero = one.n_zero;
-            r.n_subnormal = one.n_subnormal;
-            r.n_vanishing = one.n_vanishing;
-            r.n_overflow = one.n_overflow;
-        }
-        qn_stats_merge(s, &r);
+        runs->widen(dtype, x + 2 * at, len, wide);
+        add_run(s, wide, len);
     }
 }
 

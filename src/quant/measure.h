@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "base/pool.h"
+#include "quant/value_runs.h"
 #include "quern.h"
 
 // Of the finite values; counts say how many were not. {0} is empty.
@@ -17,6 +18,8 @@ typedef struct qn_stats {
     double mean, m2, m3, m4; // running central moments (Pébay 2008): m2 = sum (x - mean)^2 …
 } qn_stats;
 void qn_stats_add(qn_stats *s, const float *x, size_t n); // appends: indices continue
+// The same of n bf16 or f16 values as they are stored; the same bits as of the widened values.
+void qn_stats_add_stored(qn_stats *s, qn_run_dtype dtype, const uint8_t *x, size_t n);
 void qn_stats_merge(qn_stats *s, const qn_stats *next);   // next follows s in element order
 double qn_stats_std(const qn_stats *s);      // population standard deviation
 double qn_stats_kurtosis(const qn_stats *s); // m4 n / m2^2; 3 for a Gaussian, 0 when undefined

@@ -84,16 +84,29 @@ bool qn_norm_begin(qn_norm *n, size_t rows, size_t cols, qn_err *err) {
     return ok;
 }
 
-void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, const float *w) {
+static void take(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype, const uint8_t *w) {
     const qn_value_runs *runs = qn_value_runs_best();
+    size_t width = dtype == QN_RUN_F32 ? sizeof(float) : 2;
     for (size_t r = row0; r < row0 + n_rows; r++) {
         size_t group = r / ROWS;
         if (group % n->stride || group / n->stride >= n->n_groups) continue;
         size_t to = group / n->stride * ROWS + r % ROWS;
         uint8_t *codes = n->codes + to * n->pitch;
-        n->scales[to] = runs->seven_bits(w + (r - row0) * n->cols, n->cols, codes);
+        const uint8_t *x = w + (r - row0) * n->cols * width;
+        n->scales[to] = dtype == QN_RUN_F32
+                            ? runs->seven_bits((const float *)(const void *)x, n->cols, codes)
+                            : runs->seven_bits_stored(dtype, x, n->cols, codes);
         memset(codes + n->cols, QN_SEVEN_ZERO, n->pitch - n->cols);
     }
+}
+
+void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, const float *w) {
+    take(n, row0, n_rows, QN_RUN_F32, (const uint8_t *)w);
+}
+
+void qn_norm_take_stored(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype,
+                         const uint8_t *w) {
+    take(n, row0, n_rows, dtype, w);
 }
 
 // Rows that fill up the last group.
@@ -209,6 +222,29 @@ static bool correct(qn_norm *n, float *x, qn_norm_pass_fn pass, void *user, doub
     return ok;
 }
 
+// The same where the copy lacks rows: the length of W x from every 16th 16 rows, kept in the copy or
+// not. Twice the standard error of that goes into the tolerance.
+static bool estimate(qn_norm *n, float *x, qn_norm_pass_fn pass, void *user, double *norm,
+                     double *tolerance, qn_err *err) {
+    float *y = qn_calloc(n->rows, sizeof *y), *z = qn_calloc(n->cols, sizeof *z);
+    double length = sqrt(qn_value_runs_best()->dot(x, x, n->cols)), sum = 0, squares = 0;
+    size_t count = 0;
+    bool ok = pass(user, SAMPLE, x, y, z, err);
+    for (size_t r0 = 0; ok && r0 < n->rows; r0 += SAMPLE * ROWS, count++) {
+        size_t left = n->rows - r0;
+        double d = qn_value_runs_best()->dot(y + r0, y + r0, left < ROWS ? left : ROWS);
+        sum += d;
+        squares += d * d;
+    }
+    qn_krylov_value(&n->space, tolerance);
+    double k = (double)count, groups = (double)((n->rows + ROWS - 1) / ROWS);
+    *norm = length > 0 ? sqrt(sum / k * groups) / length : 0;
+    if (sum > 0) *tolerance += sqrt(fmax(0, squares * k / (sum * sum) - 1) / k);
+    qn_free(y);
+    qn_free(z);
+    return ok;
+}
+
 bool qn_norm_find(qn_norm *n, qn_norm_pass_fn pass, void *user, double *norm, double *tolerance,
                   qn_err *err) {
     float *x = qn_alloc(n->cols * sizeof *x);
@@ -216,8 +252,9 @@ bool qn_norm_find(qn_norm *n, qn_norm_pass_fn pass, void *user, double *norm, do
     start_vector(x, n->cols);
     bool ok = n->n_groups == 0 || search(n, err);
     if (ok && n->n_groups > 0) qn_krylov_best(&n->space, x);
-    bool whole = n->n_groups == 0 || n->stride > 1 || n->rows * n->cols <= SMALL;
-    ok = ok && (whole ? refine : correct)(n, x, pass, user, norm, tolerance, err);
+    bool whole = n->n_groups == 0 || n->rows * n->cols <= SMALL;
+    ok = ok && (whole ? refine : n->stride > 1 ? estimate : correct)(n, x, pass, user, norm,
+                                                                     tolerance, err);
     free(x);
     if (ok && !isfinite(*norm))
         return qn_fail(err, QN_NONFINITE, "operator norm: the iteration left the range of float");

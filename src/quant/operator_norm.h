@@ -7,6 +7,7 @@
 #define QN_QUANT_OPERATOR_NORM_H
 
 #include "base/pool.h"
+#include "quant/value_runs.h"
 #include "quern.h"
 
 typedef struct qn_norm qn_norm; // work space, kept from matrix to matrix
@@ -16,6 +17,8 @@ void qn_norm_free(qn_norm *n);
 bool qn_norm_begin(qn_norm *n, size_t rows, size_t cols, qn_err *err);
 // Finite rows, once each. Any thread.
 void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, const float *w);
+void qn_norm_take_stored(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype,
+                         const uint8_t *w); // bf16 or f16
 
 // y = W x [rows], z = W^T y [cols], of the matrix itself; or of every `every`-th 16 rows of it only.
 typedef bool (*qn_norm_pass_fn)(void *user, size_t every, const float *x, float *y, float *z,

@@ -273,7 +273,8 @@ static bool measure_codes(const run *u, size_t blocks, qn_tensor_figures *f, qn_
 static bool produce(run *u, qn_tensor_figures *f, qn_err *err) {
     qn_matrix_figures m = {0};
     bool norm = u->t->n_dims > 1 && u->rows > 1;
-    const qn_matrix_source source = {u->rows, u->cols, rows_again, u, false, norm};
+    const qn_matrix_source source = {.rows = u->rows, .cols = u->cols, .rows_of = rows_again,
+                                     .user = u, .norm = norm};
     if (!qn_survey_begin(u->survey, &source, err) || !qn_shards_reserve(u->shards, err))
         return false;
     size_t blocks = qn_survey_blocks(u->survey);

@@ -5,8 +5,9 @@
 #include "base/cpu.h"
 
 const qn_value_runs qn_value_runs_plain = {
-    lanes_finite,     lanes_widen, lanes_stats,      lanes_round,
-    lanes_seven_bits, lanes_dot,   lanes_rows_times,
+    lanes_finite, lanes_widen,      lanes_stats,
+    lanes_round,  lanes_seven_bits, lanes_stats_stored, lanes_seven_bits_stored,
+    lanes_dot,    lanes_rows_times,
 };
 
 const qn_value_runs *qn_value_runs_best(void) {
@@ -27,6 +28,7 @@ void qn_run_stats_careful(const float *x, size_t n, qn_run_stats *out) {
         out->n_vanishing += a > 0 && a <= 0x1p-25f;
         out->n_overflow += a >= 65520.0f;
     }
+    out->min += 0.0f, out->max += 0.0f; // no −0
     out->mean = sum / (double)n;
     for (size_t i = 0; i < n; i++) {
         double d = (double)x[i] - out->mean, d2 = d * d;

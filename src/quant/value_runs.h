@@ -1,6 +1,6 @@
 // The inner loops over long runs of values: widening, statistics, rounding to a stored dtype with the
-// error that costs, and the products behind the operator norm. Written once over 16 lanes, without
-// fused operations, and compiled plainly, for AVX2 and for AVX-512: all give the same bits.
+// error that costs, and the products behind the operator norm. Written once over 16 lanes, with no
+// operation fused but where it says so, and compiled plainly, for AVX2 and for AVX-512: all give the same bits.
 #ifndef QN_QUANT_VALUE_RUNS_H
 #define QN_QUANT_VALUE_RUNS_H
 
@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { QN_RUN = 4096 }; // values of one run at most: sums of float lanes stay short
+enum { QN_RUN = 16384 }; // values of one run at most
 
 // Of n finite values: extremes, zeros, mean, central moments sum (x − mean)^k, and how many have a
 // magnitude below f16's normal numbers, half its smallest, and beyond its largest.
@@ -36,6 +36,9 @@ typedef struct qn_value_runs {
                   qn_run_error *error);
     // Finite values as 64 + round(x / scale) in 1 … 127; returns scale, largest magnitude / 63.
     float (*seven_bits)(const float *x, size_t n, uint8_t *out);
+    // Both of bf16 or f16 values as they are stored: the same bits as of the widened run.
+    bool (*stats_stored)(qn_run_dtype dtype, const uint8_t *x, size_t n, qn_run_stats *out);
+    float (*seven_bits_stored)(qn_run_dtype dtype, const uint8_t *x, size_t n, uint8_t *out);
     double (*dot)(const float *a, const float *b, size_t n); // float sums by runs, double over runs
     // For rows w [n][cols]: y = w x, z += w^T y.
     void (*rows_times)(const float *w, size_t n, size_t cols, const float *x, float *y, float *z);

@@ -20,6 +20,13 @@ static inline double lf_joined(lf a) {
     return s;
 }
 
+static inline double ld_joined(ld a) {
+    double v[16], s = 0;
+    ld_store(v, a);
+    for (int i = 0; i < 16; i++) s += v[i];
+    return s;
+}
+
 static inline uint64_t li_joined(li a) {
     uint32_t v[16];
     uint64_t s = 0;
@@ -68,18 +75,45 @@ typedef struct run_sums {
     uint64_t n_small; // magnitude below 2^-14, zeros included
 } run_sums;
 
+// A run as it is stored, read as floats.
+typedef struct run_values {
+    qn_run_dtype dtype;
+    const uint8_t *x;
+} run_values;
+
+static inline lf lf_load_as(run_values r, size_t i) {
+    if (r.dtype == QN_RUN_BF16) return lf_load_bf16(r.x + 2 * i);
+    if (r.dtype == QN_RUN_F16) return lf_load_f16(r.x + 2 * i);
+    return lf_load((const float *)(const void *)r.x + i);
+}
+
+static inline uint16_t half_at(const uint8_t *x, size_t i) {
+    uint16_t h;
+    memcpy(&h, x + 2 * i, 2);
+    return h;
+}
+
+static inline float half_value(qn_run_dtype dtype, uint16_t h) {
+    return dtype == QN_RUN_BF16 ? qn_bf16_to_f32(h) : qn_f16_to_f32(h);
+}
+
+static inline float value_as(run_values r, size_t i) {
+    if (r.dtype == QN_RUN_F32) return ((const float *)(const void *)r.x)[i];
+    return half_value(r.dtype, half_at(r.x, i));
+}
+
 // The mean of some values, not at equal distances: those would be of one column.
-static float run_pivot(const float *x, size_t n) {
+static inline float run_pivot(run_values r, size_t n) {
     enum { SOME = 32 };
     double s = 0;
     size_t part = n / SOME;
     for (size_t k = 0; k < SOME; k++)
-        s += (double)(part ? x[k * part + k * 11 % part] : x[k * n / SOME]);
+        s += (double)value_as(r, part ? k * part + (k * 11 % SOME) * part / SOME : k * n / SOME);
     return (float)(s / SOME);
 }
 
-// Float sums are kept short: eight vectors, then four of those, then double.
-enum { PIECE = 128, PATCH = 4 * PIECE };
+// Float sums are kept short: eight vectors, then eight of those, then double.
+enum { PIECE = 128, PATCH = 8 * PIECE };
 
 typedef struct power_sums {
     lf s1, s2, s3, s4;
@@ -94,50 +128,66 @@ static inline power_sums no_sums(void) {
     return (power_sums){lf_set(0), lf_set(0), lf_set(0), lf_set(0)};
 }
 
-// Sums of one patch; whole is a multiple of 16.
-static void sum_patch(const float *x, size_t whole, run_sums *s) {
-    const lf pivot = lf_set(s->pivot), limit = lf_set(0x1p-14f);
+static inline void add_powers(power_sums *p, lf v, lf pivot) {
+    lf d = lf_sub(v, pivot), d2 = lf_mul(d, d);
+    p->s1 = lf_add(p->s1, d), p->s2 = lf_add(p->s2, d2);
+    p->s3 = lf_fma(d2, d, p->s3), p->s4 = lf_fma(d2, d2, p->s4);
+}
+
+// Values from … to - 1, a multiple of 16 and a patch at most.
+static inline power_sums patch_powers(run_values r, size_t from, size_t to, lf pivot) {
+    power_sums all = no_sums();
+    for (size_t at = from; at < to; at += PIECE) {
+        power_sums p = no_sums();
+        size_t end = to - at < PIECE ? to : at + PIECE;
+        for (size_t i = at; i < end; i += 16) add_powers(&p, lf_load_as(r, i), pivot);
+        add_sums(&all, &p);
+    }
+    return all;
+}
+
+static inline void sum_powers(run_values r, size_t whole, run_sums *s) {
+    const lf pivot = lf_set(s->pivot);
+    ld s1 = ld_zero(), s2 = s1, s3 = s1, s4 = s1;
+    for (size_t at = 0; at < whole; at += PATCH) {
+        power_sums p = patch_powers(r, at, whole - at < PATCH ? whole : at + PATCH, pivot);
+        s1 = ld_add_floats(s1, p.s1), s2 = ld_add_floats(s2, p.s2);
+        s3 = ld_add_floats(s3, p.s3), s4 = ld_add_floats(s4, p.s4);
+    }
+    s->s1 = ld_joined(s1), s->s2 = ld_joined(s2), s->s3 = ld_joined(s3), s->s4 = ld_joined(s4);
+}
+
+static inline void add_rest(run_values r, size_t from, size_t n, run_sums *s) {
+    for (size_t i = from; i < n; i++) {
+        double d = (double)value_as(r, i) - (double)s->pivot, d2 = d * d;
+        s->s1 += d, s->s2 += d2, s->s3 += d2 * d, s->s4 += d2 * d2;
+    }
+}
+
+static void float_extremes(const float *x, size_t n, run_sums *s) {
+    const lf limit = lf_set(0x1p-14f);
     lf min = lf_set(x[0]), max = min, least = lf_set(INFINITY);
     li small = li_set(0);
-    power_sums all = no_sums();
-    for (size_t at = 0; at < whole; at += PIECE) {
-        power_sums p = no_sums();
-        size_t end = whole - at < PIECE ? whole : at + PIECE;
-        for (size_t i = at; i < end; i += 16) {
-            lf v = lf_load(x + i), a = lf_abs(v), d = lf_sub(v, pivot), d2 = lf_mul(d, d);
-            min = lf_min(v, min), max = lf_max(v, max), least = lf_min(a, least);
-            small = li_count_below(small, a, limit);
-            p.s1 = lf_add(p.s1, d), p.s2 = lf_add(p.s2, d2);
-            p.s3 = lf_add(p.s3, lf_mul(d2, d)), p.s4 = lf_add(p.s4, lf_mul(d2, d2));
-        }
-        add_sums(&all, &p);
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        lf v = lf_load(x + i), a = lf_abs(v);
+        min = lf_min(v, min), max = lf_max(v, max), least = lf_min(a, least);
+        small = li_count_below(small, a, limit);
     }
     float lo[16], hi[16], near[16];
     lf_store(lo, min), lf_store(hi, max), lf_store(near, least);
-    for (int i = 0; i < 16; i++) {
-        s->min = lo[i] < s->min ? lo[i] : s->min;
-        s->max = hi[i] > s->max ? hi[i] : s->max;
-        s->least = near[i] < s->least ? near[i] : s->least;
+    *s = (run_sums){.min = lo[0], .max = hi[0], .least = near[0], .n_small = li_joined(small)};
+    for (int k = 1; k < 16; k++) {
+        s->min = fminf(s->min, lo[k]);
+        s->max = fmaxf(s->max, hi[k]);
+        s->least = fminf(s->least, near[k]);
     }
-    s->s1 += lf_joined(all.s1), s->s2 += lf_joined(all.s2);
-    s->s3 += lf_joined(all.s3), s->s4 += lf_joined(all.s4);
-    s->n_small += li_joined(small);
-}
-
-static void sum_lanes(const float *x, size_t whole, run_sums *s) {
-    for (size_t i = 0; i < whole; i += PATCH)
-        sum_patch(x + i, whole - i < PATCH ? whole - i : PATCH, s);
-}
-
-static void sum_rest(const float *x, size_t n, run_sums *s) {
-    for (size_t i = 0; i < n; i++) {
+    for (; i < n; i++) {
         float a = fabsf(x[i]);
-        double d = (double)x[i] - (double)s->pivot, d2 = d * d;
-        s->min = x[i] < s->min ? x[i] : s->min;
-        s->max = x[i] > s->max ? x[i] : s->max;
-        s->least = a < s->least ? a : s->least;
+        s->min = fminf(s->min, x[i]);
+        s->max = fmaxf(s->max, x[i]);
+        s->least = fminf(s->least, a);
         s->n_small += a < 0x1p-14f;
-        s->s1 += d, s->s2 += d2, s->s3 += d2 * d, s->s4 += d2 * d2;
     }
 }
 
@@ -166,25 +216,158 @@ static void count_rare(const float *x, size_t n, const run_sums *s, qn_run_stats
     out->n_subnormal = s->n_small - out->n_zero;
 }
 
+// Moments from sums around the pivot; false where float sums are not good enough for that.
+static bool take_moments(const run_sums *s, size_t n, qn_run_stats *out) {
+    double count = (double)n, d = s->s1 / count;
+    float reach = fmaxf(s->max - s->pivot, s->pivot - s->min);
+    if (n < 64 || !(reach < 1e9f && reach > 1e-8f) || !(d * d * count <= 0.8 * s->s2)) return false;
+    out->min = s->min + 0.0f, out->max = s->max + 0.0f; // no −0
+    out->mean = (double)s->pivot + d;
+    out->m2 = s->s2 - count * d * d;
+    out->m3 = s->s3 - 3 * d * s->s2 + 2 * count * d * d * d;
+    out->m4 = s->s4 - 4 * d * s->s3 + 6 * d * d * s->s2 - 3 * count * d * d * d * d;
+    return true;
+}
+
 static bool lanes_stats(const float *x, size_t n, qn_run_stats *out) {
+    const run_values r = {QN_RUN_F32, (const uint8_t *)x};
     size_t whole = n / 16 * 16;
-    run_sums s = {.pivot = run_pivot(x, n), .min = x[0], .max = x[0], .least = INFINITY};
-    sum_lanes(x, whole, &s);
-    sum_rest(x + whole, n - whole, &s);
+    run_sums s;
+    float_extremes(x, n, &s);
+    s.pivot = run_pivot(r, n);
+    sum_powers(r, whole, &s);
+    add_rest(r, whole, n, &s);
     if (!isfinite(s.s1) && !lanes_finite(x, n)) return false;
-    double count = (double)n, d = s.s1 / count;
-    float reach = fmaxf(s.max - s.pivot, s.pivot - s.min);
-    if (n < 64 || !(reach < 1e9f && reach > 1e-8f) || !(d * d * count <= 0.8 * s.s2)) {
+    if (!take_moments(&s, n, out)) {
         qn_run_stats_careful(x, n, out);
         return true;
     }
-    out->min = s.min, out->max = s.max;
-    out->mean = (double)s.pivot + d;
-    out->m2 = s.s2 - count * d * d;
-    out->m3 = s.s3 - 3 * d * s.s2 + 2 * count * d * d * d;
-    out->m4 = s.s4 - 4 * d * s.s3 + 6 * d * d * s.s2 - 3 * count * d * d * d * d;
     count_rare(x, n, &s, out);
     return true;
+}
+
+// ---- statistics of 16-bit floats as they are stored ----
+
+// Sign and magnitude: the order of magnitudes is that of integers, of either dtype.
+typedef struct half_extremes {
+    uint16_t top_signed, top, least; // as int16_t, as uint16_t, without the sign
+    uint64_t n_small;
+} half_extremes;
+
+typedef struct half_limits { // of magnitudes: inf; 2^-14; half of 2^-24 and above; 65520 and above
+    uint16_t infinite, normal, seen, overflow;
+} half_limits;
+
+static inline half_limits limits_of(qn_run_dtype dtype) {
+    return dtype == QN_RUN_BF16 ? (half_limits){0x7F80, 0x3880, 0x3301, 0x4780}
+                                : (half_limits){0x7C00, 0x0400, 0x0001, 0x7C00};
+}
+
+// Not inline: the compiler would keep what is stored here on the stack all along.
+static __attribute__((noinline)) void join_halves(half_extremes *e, lh top_signed, lh top,
+                                                  lh least, lh small) {
+    uint16_t a[32], b[32], c[32], d[32];
+    lh_store(a, top_signed), lh_store(b, top), lh_store(c, least), lh_store(d, small);
+    *e = (half_extremes){a[0], b[0], c[0], d[0]};
+    for (int i = 1; i < 32; i++) {
+        e->top_signed = (int16_t)a[i] > (int16_t)e->top_signed ? a[i] : e->top_signed;
+        e->top = b[i] > e->top ? b[i] : e->top;
+        e->least = c[i] < e->least ? c[i] : e->least;
+        e->n_small += d[i];
+    }
+}
+
+// A run has too few values for the 16-bit counters to overflow.
+static inline half_extremes look_at_halves(const uint8_t *x, size_t n, uint16_t limit) {
+    const lh magnitude = lh_set(0x7FFF), below = lh_set(limit);
+    lh top_signed = lh_set(0x8000), top = lh_set(0), least = lh_set(0x7FFF), small = lh_set(0);
+    half_extremes e;
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        lh h = lh_load(x + 2 * i), m = lh_and(h, magnitude);
+        __builtin_prefetch(x + 2 * i + AHEAD); // the next rows arrive while these are looked at
+        top_signed = lh_max_signed(top_signed, h);
+        top = lh_max(top, h);
+        least = lh_min(least, m);
+        small = lh_count_below(small, m, below);
+    }
+    join_halves(&e, top_signed, top, least, small);
+    for (; i < n; i++) {
+        uint16_t h = half_at(x, i), m = h & 0x7FFF;
+        e.top_signed = (int16_t)h > (int16_t)e.top_signed ? h : e.top_signed;
+        e.top = h > e.top ? h : e.top;
+        e.least = m < e.least ? m : e.least;
+        e.n_small += m < limit;
+    }
+    return e;
+}
+
+static __attribute__((noinline)) uint64_t lh_joined(lh a) {
+    uint16_t v[32];
+    uint64_t s = 0;
+    lh_store(v, a);
+    for (int i = 0; i < 32; i++) s += v[i];
+    return s;
+}
+
+static void count_tiny_halves(const uint8_t *x, size_t n, uint16_t limit, qn_run_stats *out) {
+    const lh magnitude = lh_set(0x7FFF), one = lh_set(1), seen = lh_set(limit);
+    lh zero = lh_set(0), tiny = zero;
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        lh m = lh_and(lh_load(x + 2 * i), magnitude);
+        zero = lh_count_below(zero, m, one);
+        tiny = lh_count_below(tiny, m, seen);
+    }
+    out->n_zero = lh_joined(zero);
+    out->n_vanishing = lh_joined(tiny) - out->n_zero;
+    for (; i < n; i++) {
+        uint16_t m = half_at(x, i) & 0x7FFF;
+        out->n_zero += m == 0;
+        out->n_vanishing += m > 0 && m < limit;
+    }
+}
+
+static inline void count_rare_halves(run_values r, size_t n, const half_extremes *e, half_limits l,
+                                     qn_run_stats *out) {
+    uint16_t most = e->top >= 0x8000 ? e->top & 0x7FFF : 0;
+    if (e->top_signed < 0x8000 && e->top_signed > most) most = e->top_signed;
+    out->n_zero = out->n_vanishing = out->n_overflow = 0;
+    if (e->least < l.seen) count_tiny_halves(r.x, n, l.seen, out);
+    for (size_t i = 0; most >= l.overflow && i < n; i++)
+        out->n_overflow += (half_at(r.x, i) & 0x7FFF) >= l.overflow;
+    out->n_subnormal = e->n_small - out->n_zero;
+}
+
+static inline void float_again(run_values r, size_t n, float *out) {
+    for (size_t i = 0; i < n; i++) out[i] = value_as(r, i);
+}
+
+static inline bool half_stats(run_values r, size_t n, qn_run_stats *out) {
+    const half_limits l = limits_of(r.dtype);
+    half_extremes e = look_at_halves(r.x, n, l.normal);
+    bool positive = e.top_signed < 0x8000, negative = e.top >= 0x8000;
+    if ((positive && e.top_signed >= l.infinite) || (negative && (e.top & 0x7FFF) >= l.infinite))
+        return false;
+    size_t whole = n / 16 * 16;
+    uint16_t lo = negative ? e.top : e.least, hi = positive ? e.top_signed : e.least | 0x8000;
+    run_sums s = {.min = half_value(r.dtype, lo), .max = half_value(r.dtype, hi),
+                  .pivot = run_pivot(r, n)};
+    sum_powers(r, whole, &s);
+    add_rest(r, whole, n, &s);
+    if (!take_moments(&s, n, out)) {
+        float x[QN_RUN];
+        float_again(r, n, x);
+        qn_run_stats_careful(x, n, out);
+        return true;
+    }
+    count_rare_halves(r, n, &e, l, out);
+    return true;
+}
+
+static bool lanes_stats_stored(qn_run_dtype dtype, const uint8_t *x, size_t n, qn_run_stats *out) {
+    if (dtype == QN_RUN_BF16) return half_stats((run_values){QN_RUN_BF16, x}, n, out);
+    return half_stats((run_values){QN_RUN_F16, x}, n, out);
 }
 
 // ---- rounding ----
@@ -253,14 +436,7 @@ static void lanes_round(qn_run_dtype dtype, const float *x, size_t n, bool satur
 
 // ---- the operator norm ----
 
-static float lanes_seven_bits(const float *x, size_t n, uint8_t *out) {
-    lf top = lf_set(0);
-    float most[16], max = 0;
-    size_t whole = n / 16 * 16;
-    for (size_t i = 0; i < whole; i += 16) top = lf_max(lf_abs(lf_load(x + i)), top);
-    lf_store(most, top);
-    for (int i = 0; i < 16; i++) max = most[i] > max ? most[i] : max;
-    for (size_t i = whole; i < n; i++) max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
+static inline float seven_bit_codes(run_values r, size_t n, float max, uint8_t *out) {
     if (!(max > 1e-30f)) {
         memset(out, 64, n);
         return 0;
@@ -268,10 +444,46 @@ static float lanes_seven_bits(const float *x, size_t n, uint8_t *out) {
     // Adding 1.5 · 2^23 leaves the rounded integer in the low bits.
     const float factor = 63 / max, magic = 0x1.8p23f + 64;
     const lf by = lf_set(factor), plus = lf_set(magic);
-    for (size_t i = 0; i < whole; i += 16)
-        li_store8(out + i, li_bits(lf_add(lf_mul(lf_load(x + i), by), plus)));
-    for (size_t i = whole; i < n; i++) out[i] = (uint8_t)qn_f32_bits(x[i] * factor + magic);
+    size_t i = 0;
+    for (; i + 64 <= n; i += 64)
+        li_store8_four(out + i, li_bits(lf_fma(lf_load_as(r, i), by, plus)),
+                       li_bits(lf_fma(lf_load_as(r, i + 16), by, plus)),
+                       li_bits(lf_fma(lf_load_as(r, i + 32), by, plus)),
+                       li_bits(lf_fma(lf_load_as(r, i + 48), by, plus)));
+    for (; i < n; i++) out[i] = (uint8_t)qn_f32_bits(fmaf(value_as(r, i), factor, magic));
     return max / 63;
+}
+
+static float lanes_seven_bits(const float *x, size_t n, uint8_t *out) {
+    lf p = lf_set(0), q = p, s = p, t = p;
+    float most[16], max = 0;
+    size_t i = 0;
+    for (; i + 64 <= n; i += 64) {
+        p = lf_max(lf_abs(lf_load(x + i)), p), q = lf_max(lf_abs(lf_load(x + i + 16)), q);
+        s = lf_max(lf_abs(lf_load(x + i + 32)), s), t = lf_max(lf_abs(lf_load(x + i + 48)), t);
+    }
+    lf_store(most, lf_max(lf_max(p, q), lf_max(s, t)));
+    for (int k = 0; k < 16; k++) max = most[k] > max ? most[k] : max;
+    for (; i < n; i++) max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
+    return seven_bit_codes((run_values){QN_RUN_F32, (const uint8_t *)x}, n, max, out);
+}
+
+static float lanes_seven_bits_stored(qn_run_dtype dtype, const uint8_t *x, size_t n,
+                                     uint8_t *out) {
+    const lh magnitude = lh_set(0x7FFF);
+    lh p = lh_set(0), q = p;
+    uint16_t most[32], max = 0;
+    size_t i = 0;
+    for (; i + 64 <= n; i += 64) {
+        p = lh_max(p, lh_and(lh_load(x + 2 * i), magnitude));
+        q = lh_max(q, lh_and(lh_load(x + 2 * i + 64), magnitude));
+    }
+    lh_store(most, lh_max(p, q));
+    for (int k = 0; k < 32; k++) max = most[k] > max ? most[k] : max;
+    for (; i < n; i++) max = (half_at(x, i) & 0x7FFF) > max ? half_at(x, i) & 0x7FFF : max;
+    float top = half_value(dtype, max);
+    return dtype == QN_RUN_BF16 ? seven_bit_codes((run_values){QN_RUN_BF16, x}, n, top, out)
+                                : seven_bit_codes((run_values){QN_RUN_F16, x}, n, top, out);
 }
 
 static inline double dot_run(const float *a, const float *b, size_t n) {

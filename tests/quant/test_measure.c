@@ -176,6 +176,40 @@ static void runs_agree(void **state) {
         }
 }
 
+// Values as they are stored give the bits of the widened ones, in all builds, for any bits.
+static void stored_runs_agree(void **state) {
+    (void)state;
+    enum { N = 2611 };
+    const qn_value_runs *list[BUILDS + 1] = {&qn_value_runs_plain};
+    uint16_t h[N];
+    float wide[N];
+    uint8_t codes[N], codes2[N];
+    for (int b = 0, n = 1 + builds(list + 1); b < n; b++)
+        for (uint64_t round = 0; round < 240; round++) {
+            qn_run_dtype dtype = round % 2 ? QN_RUN_BF16 : QN_RUN_F16;
+            const uint8_t *x = (const uint8_t *)h;
+            size_t len = N - round;
+            for (size_t i = 0; i < N; i++) {
+                float v = (float)(qn_rng_normal(round, 4, i) * (round % 3 ? 0.02 : 1e-6));
+                h[i] = round % 2 ? qn_f32_to_bf16(v) : qn_f32_to_f16(v);
+                if (round % 5 == 0) h[i] = (uint16_t)qn_rng_u64(round, 5, i); // anything
+                if (round % 7 == 0 && i % 3) h[i] &= 0x8000;                  // zeros, signed
+                if (round % 11 == 0) h[i] = (uint16_t)(h[i] | 0x8000);        // all negative
+                if (round % 13 == 0) h[i] &= 0x7FFF;
+            }
+            list[b]->widen(dtype, x, len, wide);
+            qn_run_stats s, t;
+            bool finite = list[b]->stats(wide, len, &s);
+            assert_int_equal(list[b]->stats_stored(dtype, x, len, &t), finite);
+            if (!finite) continue;
+            assert_memory_equal(&s, &t, sizeof s);
+            float p = list[b]->seven_bits(wide, len, codes);
+            float q = list[b]->seven_bits_stored(dtype, x, len, codes2);
+            assert_true(p == q);
+            assert_memory_equal(codes, codes2, len);
+        }
+}
+
 // The same for the search's products, and they are the products.
 static void seven_bit_rows_agree(void **state) {
     (void)state;
@@ -259,7 +293,8 @@ static void matrix_figures(void **state) {
             qn_pool *p = qn_pool_new(threads, NULL);
             qn_survey *s = qn_survey_new(p);
             qn_matrix_figures m;
-            qn_matrix_source source = {ROWS, o.cols, outer_rows, &o, single, true};
+            qn_matrix_source source = {.rows = ROWS, .cols = o.cols, .rows_of = outer_rows,
+                                       .user = &o, .single = single, .norm = true};
             assert_true(qn_survey_matrix(s, &source, &m, NULL));
             assert_int_equal(m.zero_cols, 250);
             assert_int_equal(m.zero_rows, 0);
@@ -290,11 +325,19 @@ static bool noise_rows(void *user, size_t row0, size_t n, float *out, qn_err *er
     return true;
 }
 
+static bool widened_rows(void *user, size_t row0, size_t n, float *out, qn_err *err) {
+    (void)err;
+    const uint16_t *h = user;
+    for (size_t i = 0; i < n * 1600; i++) out[i] = qn_bf16_to_f32(h[row0 * 1600 + i]);
+    return true;
+}
+
 static qn_matrix_figures measured(const noise *o, size_t rows) {
     qn_matrix_figures m;
     qn_pool *p = qn_pool_new(2, NULL);
     qn_survey *s = qn_survey_new(p);
-    qn_matrix_source source = {rows, o->cols, noise_rows, (void *)(uintptr_t)o, true, true};
+    qn_matrix_source source = {.rows = rows, .cols = o->cols, .rows_of = noise_rows,
+                               .user = (void *)(uintptr_t)o, .single = true, .norm = true};
     assert_true(qn_survey_matrix(s, &source, &m, NULL));
     qn_survey_free(s);
     qn_pool_free(p);
@@ -317,6 +360,54 @@ static void norm_of_noise(void **state) {
     m = measured(&spiked, 1200);
     near(m.norm, sqrt(1200 * 100 / 9.0), 0.01 * m.norm);
     assert_true(m.norm_tolerance < 0.05);
+}
+
+// Of a matrix as it is stored all figures are those of its widened rows.
+static void figures_of_stored_rows(void **state) {
+    (void)state;
+    enum { ROWS = 700, COLS = 1600 };
+    uint16_t *h = malloc(2 * ROWS * COLS);
+    for (int kind = 0; kind < 3; kind++) { // plain; zero rows and columns; not all finite
+        for (size_t i = 0; i < ROWS * COLS; i++) {
+            h[i] = qn_f32_to_bf16((float)qn_rng_normal(7, 1, i));
+            if (kind == 1 && (i / COLS % 50 == 3 || i % COLS == 77)) h[i] = 0x8000;
+        }
+        if (kind == 2) h[5 * COLS + 9] = 0x7FC0;
+        qn_matrix_figures m[2];
+        qn_pool *p = qn_pool_new(2, NULL);
+        qn_survey *s = qn_survey_new(p);
+        qn_matrix_source source = {.rows = ROWS, .cols = COLS, .rows_of = widened_rows, .user = h,
+                                   .single = true, .norm = true, .dtype = QN_RUN_BF16};
+        for (int k = 0; k < 2; k++) {
+            source.stored = k ? (const uint8_t *)h : NULL;
+            assert_true(qn_survey_matrix(s, &source, &m[k], NULL));
+        }
+        assert_memory_equal(&m[0], &m[1], sizeof m[0]);
+        assert_int_equal(m[1].zero_rows, kind == 1 ? 14 : 0);
+        assert_int_equal(m[1].zero_cols, kind == 1);
+        assert_int_equal(m[1].all.n_nonfinite, kind == 2);
+        qn_survey_free(s);
+        qn_pool_free(p);
+    }
+    free(h);
+}
+
+// More values than are copied for the search: the norm is estimated from samples of rows.
+static void norm_of_an_embedding(void **state) {
+    (void)state;
+    enum { ROWS = 70000, COLS = 1024 };
+    outer o = {COLS, 0.5};
+    double expected = 0.5 * sqrt(ROWS / 3.0 * (1 + 4 + 9)) * sqrt(COLS / 2.0);
+    qn_pool *p = qn_pool_new(2, NULL);
+    qn_survey *s = qn_survey_new(p);
+    qn_matrix_figures m;
+    qn_matrix_source source = {.rows = ROWS, .cols = COLS, .rows_of = outer_rows, .user = &o,
+                               .single = true, .norm = true};
+    assert_true(qn_survey_matrix(s, &source, &m, NULL));
+    near(m.norm, expected, 0.01 * expected);
+    assert_true(m.norm_tolerance < 0.05);
+    qn_survey_free(s);
+    qn_pool_free(p);
 }
 
 static void logits(void **state) {
@@ -351,7 +442,8 @@ int main(void) {
         cmocka_unit_test(stats_of_hard_numbers),  cmocka_unit_test(seven_bit_rows_agree),
         cmocka_unit_test(runs_agree),             cmocka_unit_test(differences),
         cmocka_unit_test(matrix_figures),         cmocka_unit_test(norm_of_noise),
-        cmocka_unit_test(logits),
+        cmocka_unit_test(stored_runs_agree),      cmocka_unit_test(figures_of_stored_rows),
+        cmocka_unit_test(norm_of_an_embedding),   cmocka_unit_test(logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
