@@ -17,9 +17,10 @@ enum { PARTS = 16, ROWS = QN_SEVEN_ROWS };
 
 #define SMALL ((size_t)1 << 20) // values; cheap enough for the full tolerance
 #define MEDIUM ((size_t)1 << 24)
-#define MOST_CODES ((size_t)64 << 20) // bytes of the 7-bit copy
+#define MOST_CODES ((size_t)32 << 20) // bytes of the 7-bit copy
 #define MOST_COLUMNS ((size_t)131072) // 127 · 127 · columns stays below 2^31
 #define GOOD 1e-4
+#define SETTLED 1.001 // of λ from step to step; the copy is no better than that
 #define SAMPLE ((size_t)16) // every so many groups of 16 rows
 
 struct qn_norm {
@@ -170,10 +171,13 @@ static bool search(qn_norm *n, qn_err *err) {
     int steps = values <= SMALL ? QN_KRYLOV_MOST : values <= MEDIUM ? 6 : 4;
     if (!qn_krylov_begin(&n->space, n->n_groups * ROWS, n->cols, steps, err)) return false;
     start_vector(qn_krylov_v(&n->space), n->cols);
+    double before = 0;
     for (int step = 0; step < steps && to_integers(qn_krylov_v(&n->space), n->cols); step++) {
         search_pass(n);
-        qn_krylov_add(&n->space);
-        if (!qn_krylov_next(&n->space)) break;
+        double lambda = qn_krylov_add(&n->space);
+        bool settled = values > SMALL && lambda < before * SETTLED;
+        if (settled || !qn_krylov_next(&n->space)) break;
+        before = lambda;
     }
     return true;
 }

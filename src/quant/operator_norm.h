@@ -28,8 +28,8 @@ typedef bool (*qn_norm_pass_fn)(void *user, size_t every, const float *x, float 
 // singular value; that it is the largest is as sure as a search from a random start makes it).
 // Matrices of up to 2^20 values go on to 1e-4, and *norm is never too large but for rounding. For
 // larger ones the search has 6 to 4 steps, and its vector is put through every 16th 16 rows: they
-// correct the norm, and what they differ by is in the tolerance. If the copy lacks rows, all rows
-// are used instead.
+// correct the norm, and what they differ by is in the tolerance. If the copy lacks rows (it has 32
+// MiB at most), these rows give the norm, and their standard error is in the tolerance.
 bool qn_norm_find(qn_norm *n, qn_norm_pass_fn pass, void *user, double *norm, double *tolerance,
                   qn_err *err);
 

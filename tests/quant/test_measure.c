@@ -395,7 +395,7 @@ static void figures_of_stored_rows(void **state) {
 // More values than are copied for the search: the norm is estimated from samples of rows.
 static void norm_of_an_embedding(void **state) {
     (void)state;
-    enum { ROWS = 70000, COLS = 1024 };
+    enum { ROWS = 40000, COLS = 1024 };
     outer o = {COLS, 0.5};
     double expected = 0.5 * sqrt(ROWS / 3.0 * (1 + 4 + 9)) * sqrt(COLS / 2.0);
     qn_pool *p = qn_pool_new(2, NULL);
