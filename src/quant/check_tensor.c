@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/map_guard.h"
 #include "base/mem.h"
+#include "quant/check_codes.h"
 #include "quant/measure.h"
 #include "quant/tensor_report.h"
 #include "quant/value_runs.h"
@@ -52,163 +53,6 @@ static void add_range(json_t *entry, const qn_stats *s) {
     json_object_set_new(o, "subnormal", json_integer((json_int_t)s->n_subnormal));
     json_object_set_new(o, "vanishing", json_integer((json_int_t)s->n_vanishing));
     json_object_set_new(entry, "f16", o);
-}
-
-// ---- codes ----
-
-typedef struct code_job {
-    const qn_weight *w;
-    size_t block;
-    struct part {
-        uint32_t histogram[4][256];
-        uint64_t counts[256], zero_scales, odd_zero_scales, dead, bad_scales;
-        uint64_t n_scales;
-        double lo, hi, sum;
-        int zero_lo, zero_hi;
-        qn_err err;
-    } *parts;
-} code_job;
-
-// Four tables take turns, so that equal neighbours need not wait for each other.
-static void count_codes(struct part *p, const uint8_t *codes, size_t n) {
-    size_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (size_t k = 0; k < 4; k++) p->histogram[k][codes[i + k]]++;
-    for (; i < n; i++) p->histogram[0][codes[i]]++;
-}
-
-static void look_at_group(struct part *p, const uint8_t *codes, size_t n, float scale, int zero) {
-    size_t same = 0;
-    while (same < n && codes[same] == zero) same++;
-    bool dead = same == n;
-    count_codes(p, codes, n);
-    if (!isfinite(scale)) {
-        p->bad_scales++;
-        return;
-    }
-    p->dead += dead;
-    p->zero_scales += scale == 0;
-    p->odd_zero_scales += scale == 0 && !dead;
-    if (p->n_scales == 0 || scale < p->lo) p->lo = scale;
-    if (p->n_scales == 0 || scale > p->hi) p->hi = scale;
-    p->sum += scale;
-    p->n_scales++;
-    if (zero < p->zero_lo) p->zero_lo = zero;
-    if (zero > p->zero_hi) p->zero_hi = zero;
-}
-
-static bool is_fp8(const qn_weight *w) { return strncmp(w->layout, "fp8", 3) == 0; }
-
-// fp8 has no zero point, and rows share scales: each is looked at once.
-static void look_at_block(struct part *p, const qn_weight *w, size_t row, float scale) {
-    if (w->scale_rows && row % w->scale_rows != 0) return;
-    if (!isfinite(scale)) {
-        p->bad_scales++;
-        return;
-    }
-    p->zero_scales += scale == 0;
-    if (p->n_scales == 0 || scale < p->lo) p->lo = scale;
-    if (p->n_scales == 0 || scale > p->hi) p->hi = scale;
-    p->sum += scale;
-    p->n_scales++;
-}
-
-static void look_at_codes(void *ctx, size_t b, int thread) {
-    (void)thread;
-    code_job *j = ctx;
-    const qn_weight *w = j->w;
-    struct part *p = &j->parts[b];
-    size_t row0 = b * j->block, n = w->rows - row0 < j->block ? w->rows - row0 : j->block;
-    uint8_t *codes = qn_alloc(n * w->cols), *zeros = qn_alloc(n * w->n_groups);
-    float *scales = qn_alloc(n * w->n_groups * sizeof *scales);
-    memset(zeros, 1 << (w->bits - 1), n * w->n_groups); // what symmetric schemes mean
-    p->zero_lo = 255;
-    if (qn_weight_codes(w, row0, n, codes, scales, zeros, &p->err))
-        for (size_t r = 0; r < n; r++)
-            for (size_t g = 0, at = 0; g < w->n_groups && at < w->cols; g++, at += w->group) {
-                if (is_fp8(w)) {
-                    look_at_block(p, w, row0 + r, scales[r * w->n_groups + g]);
-                    continue;
-                }
-                size_t len = w->cols - at < w->group ? w->cols - at : w->group;
-                look_at_group(p, codes + r * w->cols + at, len, scales[r * w->n_groups + g],
-                              zeros[r * w->n_groups + g]);
-            }
-    free(codes);
-    free(zeros);
-    free(scales);
-}
-
-static void merge(struct part *a, const struct part *b) {
-    for (int i = 0; i < 256; i++)
-        for (int k = 0; k < 4; k++) a->counts[i] += b->histogram[k][i];
-    a->zero_scales += b->zero_scales;
-    a->odd_zero_scales += b->odd_zero_scales;
-    a->dead += b->dead;
-    a->bad_scales += b->bad_scales;
-    if (b->n_scales == 0) return;
-    if (a->n_scales == 0 || b->lo < a->lo) a->lo = b->lo;
-    if (a->n_scales == 0 || b->hi > a->hi) a->hi = b->hi;
-    if (a->n_scales == 0 || b->zero_lo < a->zero_lo) a->zero_lo = b->zero_lo;
-    if (a->n_scales == 0 || b->zero_hi > a->zero_hi) a->zero_hi = b->zero_hi;
-    a->sum += b->sum;
-    a->n_scales += b->n_scales;
-}
-
-static void report_codes(const qn_check_tensor *t, const struct part *p, json_t *entry,
-                         qn_problems *problems) {
-    const qn_weight *w = t->w;
-    json_t *o = json_object(), *histogram = json_array();
-    int bins = w->bits < 8 ? 1 << w->bits : 256;
-    for (int i = 0; i < bins; i++)
-        json_array_append_new(histogram, json_integer((json_int_t)p->counts[i]));
-    json_object_set_new(o, "layout", json_string(w->layout));
-    json_object_set_new(o, "bits", json_integer(w->bits));
-    json_object_set_new(o, "group_size", json_integer((json_int_t)qn_group_meant(w)));
-    json_object_set_new(o, "sym", json_boolean(w->sym));
-    json_object_set_new(o, "scale_min", qn_json_number(p->lo));
-    json_object_set_new(o, "scale_max", qn_json_number(p->hi));
-    json_object_set_new(o, "scale_mean",
-                        qn_json_number(p->n_scales ? p->sum / (double)p->n_scales : 0));
-    json_object_set_new(o, "zero_scale_groups", json_integer((json_int_t)p->zero_scales));
-    if (!is_fp8(w)) {
-        json_object_set_new(o, "zero_min", json_integer(p->zero_lo));
-        json_object_set_new(o, "zero_max", json_integer(p->zero_hi));
-        json_object_set_new(o, "dead_groups", json_integer((json_int_t)p->dead));
-        json_object_set(o, "code_histogram", histogram);
-    }
-    json_decref(histogram);
-    json_object_set_new(entry, "quantized", o);
-    if (p->zero_scales)
-        qn_problem_add(problems, QN_WARNING, "zero-scale", w->name, t->order,
-                       "%llu groups have scale 0 (%llu of them with codes that are not the zero "
-                       "point, whose values are lost); a quantizer or kernel that divides by it "
-                       "makes nan",
-                       (unsigned long long)p->zero_scales, (unsigned long long)p->odd_zero_scales);
-    if (p->bad_scales)
-        qn_problem_add(problems, QN_ERROR, "non-finite", w->name, t->order,
-                       "%llu scales are not finite", (unsigned long long)p->bad_scales);
-}
-
-static bool check_codes(qn_pool *pool, const qn_check_tensor *t, json_t *entry,
-                        qn_problems *problems, qn_err *err) {
-    const qn_weight *w = t->w;
-    size_t block = ((size_t)1 << 19) / (w->cols ? w->cols : 1);
-    block = block < 16 ? 16 : block / 16 * 16;
-    size_t n = (w->rows + block - 1) / block;
-    code_job j = {w, block, QN_NEW_ARRAY(struct part, n)};
-    struct part *sum = QN_NEW(struct part);
-    qn_pool_run(pool, n, look_at_codes, &j);
-    bool ok = true;
-    for (size_t b = 0; ok && b < n; b++) {
-        ok = j.parts[b].err.code == QN_OK;
-        if (!ok) *err = j.parts[b].err;
-        merge(sum, &j.parts[b]);
-    }
-    if (ok) report_codes(t, sum, entry, problems);
-    free(j.parts);
-    free(sum);
-    return ok;
 }
 
 // ---- verdicts ----
@@ -345,11 +189,13 @@ json_t *qn_check_one(qn_pool *pool, qn_survey *survey, qn_check_tensor *t, qn_pr
         source.stored = plain->data;
         source.dtype = plain->dtype == QN_DT_BF16 ? QN_RUN_BF16 : QN_RUN_F16;
     }
-    bool ok = qn_survey_matrix(survey, &source, &m, err);
+    qn_code_figures *codes = t->w->scheme && t->w->bits <= 8 ? qn_code_figures_new(pool, t->w) : NULL;
+    bool ok = codes ? qn_code_figures_take(codes, survey, &source, &m, err)
+                    : qn_survey_matrix(survey, &source, &m, err);
     if (ok) report_values(&m, entry);
     if (ok && floats) judge_values(t, &m, cols, problems);
-    if (ok && t->w->scheme && t->w->bits <= 8)
-        ok = check_codes(pool, t, entry, problems, err);
+    if (ok && codes) qn_code_figures_report(codes, t->order, entry, problems);
+    qn_code_figures_free(codes);
     t->read = ok && floats;
     if (ok && t->reference) ok = qn_check_against(pool, t, entry, problems, err);
     if (ok) return entry;

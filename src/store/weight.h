@@ -66,6 +66,10 @@ bool qn_weight_decode_seen(const qn_weight *w, size_t row0, size_t n, float *out
 // the codes are the e4m3 bytes and zeros is untouched. Any pointer may be NULL.
 bool qn_weight_codes(const qn_weight *w, size_t row0, size_t n, uint8_t *codes, float *scales,
                      uint8_t *zeros, qn_err *err);
+// Both at once, for weights without act_order (whose orders differ): floats, and what they are made
+// of. No pointer may be NULL.
+bool qn_weight_decode_parts(const qn_weight *w, size_t row0, size_t n, float *out, uint8_t *codes,
+                            float *scales, uint8_t *zeros, qn_err *err);
 // Column order of qn_weight_codes: NULL when natural, else an allocated array [cols] (qn_free):
 // packed column j is input perm[j]. False when the groups are uneven (then only decode works).
 bool qn_weight_perm(const qn_weight *w, int32_t **perm, qn_err *err);

@@ -68,24 +68,32 @@ static void grouped_row(const qn_weight *w, const block *b, size_t r, const floa
     }
 }
 
+static void read_block(const qn_weight *w, size_t row0, size_t n, const block *b) {
+    const qn_scheme *s = w->scheme;
+    s->codes(w, row0, n, b->codes);
+    s->scales(w, row0, n, b->scales);
+    if (s->zeros) s->zeros(w, row0, n, b->zeros);
+}
+
+static void f8_table(float table[256]) {
+    for (unsigned i = 0; i < 256; i++) table[i] = qn_f8e4m3_to_f32((uint8_t)i);
+}
+
 static void decode_quantized(const qn_weight *w, size_t row0, size_t n, float *out,
                              qn_codes_seen *seen) {
-    const qn_scheme *s = w->scheme;
     block b;
     float table[256];
     uint32_t *group_of = NULL;
     block_init(&b, w, n < BLOCK ? n : BLOCK);
-    for (unsigned i = 0; i < 256; i++) table[i] = qn_f8e4m3_to_f32((uint8_t)i);
+    f8_table(table);
     if (w->act_order) {
         group_of = QN_NEW_ARRAY(uint32_t, w->cols);
         for (size_t i = 0; i < w->cols; i++) group_of[i] = (uint32_t)qn_weight_group_of(w, i);
     }
     for (size_t r0 = 0; r0 < n; r0 += BLOCK) {
         size_t m = n - r0 < BLOCK ? n - r0 : BLOCK;
-        s->codes(w, row0 + r0, m, b.codes);
+        read_block(w, row0 + r0, m, &b);
         if (seen) qn_code_loops_best()->range(b.codes, m * w->cols, &seen->lo, &seen->hi);
-        s->scales(w, row0 + r0, m, b.scales);
-        if (s->zeros) s->zeros(w, row0 + r0, m, b.zeros);
         for (size_t r = 0; r < m; r++) {
             float *to = out + (r0 + r) * w->cols;
             if (group_of) act_order_row(w, &b, r, group_of, to);
@@ -110,6 +118,23 @@ bool qn_weight_decode_seen(const qn_weight *w, size_t row0, size_t n, float *out
 
 bool qn_weight_decode(const qn_weight *w, size_t row0, size_t n, float *out, qn_err *err) {
     return qn_weight_decode_seen(w, row0, n, out, NULL, err);
+}
+
+bool qn_weight_decode_parts(const qn_weight *w, size_t row0, size_t n, float *out, uint8_t *codes,
+                            float *scales, uint8_t *zeros, qn_err *err) {
+    float table[256];
+    if (!qn_weight_readable(w, row0, n, err)) return false;
+    if (!w->scheme || w->act_order)
+        return qn_fail(err, QN_USAGE, "%s: no codes in the order of its columns", w->name);
+    f8_table(table);
+    for (size_t r0 = 0; r0 < n; r0 += BLOCK) {
+        size_t m = n - r0 < BLOCK ? n - r0 : BLOCK, at = r0 * w->n_groups;
+        const block b = {codes + r0 * w->cols, zeros + at, scales + at};
+        read_block(w, row0 + r0, m, &b);
+        for (size_t r = 0; r < m; r++) grouped_row(w, &b, r, table, out + (r0 + r) * w->cols);
+    }
+    qn_maps_touched(n * (w->parts[0]->bytes / w->rows));
+    return true;
 }
 
 bool qn_weight_floats(const qn_weight *w, size_t n, float *out, qn_err *err) {
