@@ -62,8 +62,11 @@ static bool is_fp8(const qn_weight *w) { return strncmp(w->layout, "fp8", 3) == 
 static void count_bytes(uint64_t counts[256], const uint8_t *codes, size_t n) {
     uint32_t table[4][256] = {{0}};
     size_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (size_t k = 0; k < 4; k++) table[k][codes[i + k]]++;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t eight;
+        memcpy(&eight, codes + i, 8);
+        for (size_t k = 0; k < 8; k++) table[k % 4][eight >> 8 * k & 255]++;
+    }
     for (; i < n; i++) table[0][codes[i]]++;
     for (size_t c = 0; c < 256; c++)
         for (size_t k = 0; k < 4; k++) counts[c] += table[k][c];

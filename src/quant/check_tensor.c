@@ -68,15 +68,25 @@ static void judge_underflow(const qn_check_tensor *t, const qn_stats *s, qn_prob
                    (unsigned long long)s->n);
 }
 
+static void judge_nonfinite(const qn_check_tensor *t, const qn_stats *s, size_t cols,
+                            qn_problems *problems) {
+    char at[64];
+    unsigned long long row = s->first_nonfinite / cols, col = s->first_nonfinite % cols;
+    if (!t->w->scheme && t->w->parts[0]->n_dims == 1) snprintf(at, sizeof at, "[%llu]", col);
+    else snprintf(at, sizeof at, "[%llu, %llu]", row, col);
+    if (s->n_nonfinite == 1)
+        qn_problem_add(problems, QN_ERROR, "non-finite", t->w->name, t->order,
+                       "1 value is not finite, at %s", at);
+    else
+        qn_problem_add(problems, QN_ERROR, "non-finite", t->w->name, t->order,
+                       "%llu values are not finite, the first at %s",
+                       (unsigned long long)s->n_nonfinite, at);
+}
+
 static void judge_values(const qn_check_tensor *t, const qn_matrix_figures *m, size_t cols,
                          qn_problems *problems) {
     const qn_stats *s = &m->all;
-    if (s->n_nonfinite)
-        qn_problem_add(problems, QN_ERROR, "non-finite", t->w->name, t->order,
-                       "%llu values are not finite, the first at [%llu, %llu]",
-                       (unsigned long long)s->n_nonfinite,
-                       (unsigned long long)(s->first_nonfinite / cols),
-                       (unsigned long long)(s->first_nonfinite % cols));
+    if (s->n_nonfinite) judge_nonfinite(t, s, cols, problems);
     if (s->n_overflow)
         qn_problem_add(problems, QN_WARNING, "fp16-range", t->w->name, t->order,
                        "%llu values are beyond 65504 and become infinite as f16",
@@ -90,10 +100,19 @@ static void judge_values(const qn_check_tensor *t, const qn_matrix_figures *m, s
                        "the largest value, %g, is %.0f standard deviations out", top, top / std);
 }
 
+// Whoever quantized may have quantized any matrix, also those that releases leave alone.
 static bool may_have_origin(const qn_check_tensor *t) {
     if (!t->read || t->w->scheme || t->w->parts[0]->n_dims < 2) return false;
-    return !t->expected || t->expected->role == QN_ROLE_LINEAR ||
-           t->expected->role == QN_ROLE_EXPERTS || t->expected->role == QN_ROLE_HEAD;
+    if (!t->expected) return true;
+    switch (t->expected->role) {
+    case QN_ROLE_LINEAR:
+    case QN_ROLE_EXPERTS:
+    case QN_ROLE_HEAD:
+    case QN_ROLE_EMBED:
+    case QN_ROLE_SMALL:
+    case QN_ROLE_VISION: return true;
+    default: return false;
+    }
 }
 
 static void report_origin(const qn_check_tensor *t, const qn_wrong_finding *f, json_t *entry,

@@ -37,8 +37,9 @@ struct qn_survey {
     } *figures; // per block
     size_t cap_figures;
 
-    // While reading:
-    bool clean; // there are values that are not finite
+    // While reading again:
+    bool clean;   // there are values that are not finite
+    float factor; // what magnitudes are brought into reach by
     const float *x;
     float *y, *z_parts;
     size_t every;
@@ -150,6 +151,15 @@ static size_t take_zeros(qn_survey *s, uint64_t n_zero, const float *x, size_t n
     return zero_rows;
 }
 
+// A power of two that keeps squares of sums of values within float.
+static float reach_factor(const qn_stats *s) {
+    double top = fmax(fabs(s->min), fabs(s->max));
+    if (!(top > 0) || (top < 0x1p30 && top > 0x1p-30)) return 1;
+    int e;
+    frexp(top, &e);
+    return (float)ldexp(1, e < -126 ? 126 : -e);
+}
+
 static void drop_nonfinite(float *x, size_t n) {
     for (size_t i = 0; i < n; i++)
         if (!isfinite(x[i])) x[i] = 0;
@@ -220,6 +230,7 @@ static void pass_rows(qn_survey *s, size_t row0, size_t n, float *z, int thread)
         step = row0 + n - r < s->pass_step ? row0 + n - r : s->pass_step;
         if (!s->m.rows_of(s->m.user, r, step, w, &s->errs[thread])) return;
         if (s->clean) drop_nonfinite(w, step * s->cols);
+        for (size_t i = 0; s->factor != 1 && i < step * s->cols; i++) w[i] *= s->factor;
         qn_value_runs_best()->rows_times(w, step, s->cols, s->x, s->y + r, z);
     }
 }
@@ -272,8 +283,12 @@ bool qn_survey_end(qn_survey *s, qn_matrix_figures *out, qn_err *err) {
         out->zero_cols += !any;
     }
     s->clean = out->all.n_nonfinite > 0;
-    return !s->norm_asked ||
-           qn_norm_find(s->norm, pass, s, &out->norm, &out->norm_tolerance, err);
+    if (!s->norm_asked) return true;
+    s->factor = reach_factor(&out->all);
+    qn_norm_scale(s->norm, s->factor);
+    if (!qn_norm_find(s->norm, pass, s, &out->norm, &out->norm_tolerance, err)) return false;
+    out->norm /= (double)s->factor;
+    return true;
 }
 
 // ---- all of it ----

@@ -110,6 +110,10 @@ void qn_norm_take_stored(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dt
     take(n, row0, n_rows, dtype, w);
 }
 
+void qn_norm_scale(qn_norm *n, float factor) {
+    for (size_t i = 0; factor != 1 && i < n->n_groups * ROWS; i++) n->scales[i] *= factor;
+}
+
 // Rows that fill up the last group.
 static void fill_up(qn_norm *n) {
     if (n->n_groups == 0) return;

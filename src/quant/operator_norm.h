@@ -20,6 +20,9 @@ void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, const float *w);
 void qn_norm_take_stored(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype,
                          const uint8_t *w); // bf16 or f16
 
+// Multiplies what was taken: the norm is then that of factor W, as which passes must give the rows.
+void qn_norm_scale(qn_norm *n, float factor);
+
 // y = W x [rows], z = W^T y [cols], of the matrix itself; or of every `every`-th 16 rows of it only.
 typedef bool (*qn_norm_pass_fn)(void *user, size_t every, const float *x, float *y, float *z,
                                 qn_err *err);

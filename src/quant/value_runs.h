@@ -1,6 +1,7 @@
 // The inner loops over long runs of values: widening, statistics, rounding to a stored dtype with the
 // error that costs, and the products behind the operator norm. Written once over 16 lanes, with no
-// operation fused but where it says so, and compiled plainly, for AVX2 and for AVX-512: all give the same bits.
+// operation fused but where it says so, and compiled plainly, for AVX2 and for AVX-512: all give the
+// same bits.
 #ifndef QN_QUANT_VALUE_RUNS_H
 #define QN_QUANT_VALUE_RUNS_H
 

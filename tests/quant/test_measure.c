@@ -392,6 +392,26 @@ static void figures_of_stored_rows(void **state) {
     free(h);
 }
 
+// Norms of values far from 1 are as good as any.
+static void norms_beyond_float_squares(void **state) {
+    (void)state;
+    static const double scales[] = {1e18, 1e36, 1e-12, 1e-25};
+    qn_pool *p = qn_pool_new(2, NULL);
+    qn_survey *s = qn_survey_new(p);
+    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++)
+        for (size_t rows = 300; rows <= 3000; rows += 2700) {
+            outer o = {500, scales[i]};
+            double expected = scales[i] * sqrt((double)rows / 3.0 * (1 + 4 + 9)) * sqrt(250);
+            qn_matrix_figures m;
+            qn_matrix_source source = {.rows = rows, .cols = o.cols, .rows_of = outer_rows,
+                                       .user = &o, .single = true, .norm = true};
+            assert_true(qn_survey_matrix(s, &source, &m, NULL));
+            near(m.norm, expected, 1e-4 * expected);
+        }
+    qn_survey_free(s);
+    qn_pool_free(p);
+}
+
 // More values than are copied for the search: the norm is estimated from samples of rows.
 static void norm_of_an_embedding(void **state) {
     (void)state;
@@ -443,6 +463,7 @@ int main(void) {
         cmocka_unit_test(runs_agree),             cmocka_unit_test(differences),
         cmocka_unit_test(matrix_figures),         cmocka_unit_test(norm_of_noise),
         cmocka_unit_test(stored_runs_agree),      cmocka_unit_test(figures_of_stored_rows),
+        cmocka_unit_test(norms_beyond_float_squares),
         cmocka_unit_test(norm_of_an_embedding),   cmocka_unit_test(logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
