@@ -113,8 +113,12 @@ static void look_at_group(group_figures *g, const uint8_t *codes, size_t n, floa
 }
 
 // fp8 has no zero point, and rows share scales: each is looked at once.
-static void look_at_block(group_figures *g, const qn_weight *w, size_t row, float scale) {
+static void look_at_block(group_figures *g, const qn_weight *w, size_t row, const uint8_t *codes,
+                          size_t n, float scale) {
     if (w->scale_rows && row % w->scale_rows != 0) return;
+    size_t zeros = 0;
+    while (scale == 0 && zeros < n && (codes[zeros] & 0x7F) == 0) zeros++;
+    g->odd_zero_scales += scale == 0 && zeros < n;
     if (isfinite(scale)) take_scale(g, scale);
     else g->bad_scales++;
 }
@@ -124,10 +128,10 @@ static void look_at_rows(const qn_weight *w, size_t row0, size_t n, const code_r
     for (size_t r = 0; r < n; r++)
         for (size_t g = 0, at = 0; g < w->n_groups && at < w->cols; g++, at += w->group) {
             size_t len = w->cols - at < w->group ? w->cols - at : w->group;
+            const uint8_t *codes = room->codes + r * w->cols + at;
             float scale = room->scales[r * w->n_groups + g];
-            if (is_fp8(w)) look_at_block(out, w, row0 + r, scale);
-            else look_at_group(out, room->codes + r * w->cols + at, len, scale,
-                               room->zeros[r * w->n_groups + g]);
+            if (is_fp8(w)) look_at_block(out, w, row0 + r, codes, len, scale);
+            else look_at_group(out, codes, len, scale, room->zeros[r * w->n_groups + g]);
         }
 }
 
@@ -199,10 +203,14 @@ bool qn_code_figures_take(qn_code_figures *f, qn_survey *survey, const qn_matrix
 
 static void add_problems(const qn_code_figures *f, size_t order, qn_problems *problems) {
     const group_figures *g = &f->all;
-    if (g->zero_scales)
+    if (g->odd_zero_scales == g->n_scales && g->n_scales > 0)
+        qn_problem_add(problems, QN_ERROR, "zero-scale", f->w->name, order,
+                       "all %llu scales are 0: whatever its codes say, the matrix is 0",
+                       (unsigned long long)g->n_scales);
+    else if (g->zero_scales)
         qn_problem_add(problems, QN_WARNING, "zero-scale", f->w->name, order,
-                       "%llu groups have scale 0 (%llu of them with codes that are not the zero "
-                       "point, whose values are lost); a quantizer or kernel that divides by it "
+                       "%llu groups have scale 0 (%llu of them with codes that do not mean 0, "
+                       "whose values are lost); a quantizer or kernel that divides by it "
                        "makes nan",
                        (unsigned long long)g->zero_scales, (unsigned long long)g->odd_zero_scales);
     if (g->bad_scales)

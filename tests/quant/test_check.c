@@ -230,6 +230,35 @@ static void mixups_are_named(void **state) {
     spoilt(permute_columns, "permuted");
 }
 
+// Writes zeros over a tensor of a copy of an fp8 model.
+static void scales_that_are_all_zero(void **state) {
+    (void)state;
+    static const char model[] = "tests/data/quantized/fp8-block";
+    static const char name[] = "model.layers.1.mlp.up_proj.weight_scale_inv";
+    qn_err err = {0};
+    char *dir = scratch_path("unscaled"), *config = NULL, *weights = NULL;
+    assert_int_equal(mkdir(dir, 0777), 0);
+    config = qn_path_join(dir, "config.json");
+    weights = qn_path_join(dir, "model.safetensors");
+    copy_file("tests/data/quantized/fp8-block/config.json", config);
+    copy_file("tests/data/quantized/fp8-block/model.safetensors", weights);
+    qn_ckpt *c = qn_ckpt_open(model, 0, &err);
+    assert_non_null(c);
+    const qn_tensor *t = qn_ckpt_find(c, name);
+    assert_non_null(t);
+    FILE *f = fopen(weights, "r+b");
+    assert_int_equal(fseek(f, (long)t->offset, SEEK_SET), 0);
+    for (size_t i = 0; i < t->bytes; i++) fputc(0, f);
+    fclose(f);
+    qn_ckpt_free(c);
+    json_t *r = check(dir, (qn_check_options){0});
+    assert_true(is_error(problem(r, "zero-scale", "model.layers.1.mlp.up_proj.weight")));
+    json_decref(r);
+    free(config);
+    free(weights);
+    scratch_remove(dir);
+}
+
 static void what_cannot_be_looked_at(void **state) {
     (void)state;
     json_t *report;
@@ -243,7 +272,7 @@ int main(void) {
         cmocka_unit_test(every_damage_has_its_name), cmocka_unit_test(non_finite_positions),
         cmocka_unit_test(healthy_models_raise_no_error), cmocka_unit_test(warnings_that_matter),
         cmocka_unit_test(against_the_original), cmocka_unit_test(mixups_are_named),
-        cmocka_unit_test(what_cannot_be_looked_at),
+        cmocka_unit_test(scales_that_are_all_zero), cmocka_unit_test(what_cannot_be_looked_at),
     };
     qn_log_set_quiet(true);
     return cmocka_run_group_tests(tests, NULL, NULL);
