@@ -277,28 +277,66 @@ static __attribute__((noinline)) void join_halves(half_extremes *e, lh top_signe
     }
 }
 
-// A run has too few values for the 16-bit counters to overflow.
-static inline half_extremes look_at_halves(const uint8_t *x, size_t n, uint16_t limit) {
-    const lh magnitude = lh_set(0x7FFF), below = lh_set(limit);
-    lh top_signed = lh_set(0x8000), top = lh_set(0), least = lh_set(0x7FFF), small = lh_set(0);
-    half_extremes e;
-    size_t i = 0;
-    for (; i + 32 <= n; i += 32) {
-        lh h = lh_load(x + 2 * i), m = lh_and(h, magnitude);
-        __builtin_prefetch(x + 2 * i + AHEAD); // the next rows arrive while these are looked at
-        top_signed = lh_max_signed(top_signed, h);
-        top = lh_max(top, h);
-        least = lh_min(least, m);
-        small = lh_count_below(small, m, below);
+typedef struct half_lanes { // a run has too few values for the 16-bit counters to overflow
+    lh top_signed, top, least, small;
+} half_lanes;
+
+// patch_powers, with the extremes of every whole 32 values taken in passing.
+static inline power_sums half_patch(run_values r, size_t from, size_t to, lf pivot, lh limit,
+                                    half_lanes *e) {
+    const lh magnitude = lh_set(0x7FFF);
+    half_lanes k = *e;
+    power_sums all = no_sums();
+    for (size_t at = from, end; at < to; at = end) {
+        power_sums p = no_sums();
+        size_t i = at;
+        end = to - at < PIECE ? to : at + PIECE;
+        for (; i + 32 <= end; i += 32) {
+            lh h = lh_load(r.x + 2 * i), m = lh_and(h, magnitude);
+            __builtin_prefetch(r.x + 2 * i + AHEAD); // what comes next arrives meanwhile
+            k.top_signed = lh_max_signed(k.top_signed, h);
+            k.top = lh_max(k.top, h);
+            k.least = lh_min(k.least, m);
+            k.small = lh_count_below(k.small, m, limit);
+            add_powers(&p, lf_load_as(r, i), pivot);
+            add_powers(&p, lf_load_as(r, i + 16), pivot);
+        }
+        if (i < end) add_powers(&p, lf_load_as(r, i), pivot);
+        add_sums(&all, &p);
     }
-    join_halves(&e, top_signed, top, least, small);
-    for (; i < n; i++) {
+    *e = k;
+    return all;
+}
+
+static inline void rest_of_halves(const uint8_t *x, size_t from, size_t n, uint16_t limit,
+                                  half_extremes *e) {
+    for (size_t i = from; i < n; i++) {
         uint16_t h = half_at(x, i), m = h & 0x7FFF;
-        e.top_signed = (int16_t)h > (int16_t)e.top_signed ? h : e.top_signed;
-        e.top = h > e.top ? h : e.top;
-        e.least = m < e.least ? m : e.least;
-        e.n_small += m < limit;
+        e->top_signed = (int16_t)h > (int16_t)e->top_signed ? h : e->top_signed;
+        e->top = h > e->top ? h : e->top;
+        e->least = m < e->least ? m : e->least;
+        e->n_small += m < limit;
     }
+}
+
+// sum_powers and add_rest, and the extremes.
+static inline half_extremes sum_halves(run_values r, size_t n, uint16_t limit, run_sums *s) {
+    const lf pivot = lf_set(s->pivot);
+    const lh below = lh_set(limit);
+    half_lanes k = {lh_set(0x8000), lh_set(0), lh_set(0x7FFF), lh_set(0)};
+    half_extremes e;
+    ld s1 = ld_zero(), s2 = s1, s3 = s1, s4 = s1;
+    size_t whole = n / 16 * 16;
+    for (size_t at = 0; at < whole; at += PATCH) {
+        size_t to = whole - at < PATCH ? whole : at + PATCH;
+        power_sums p = half_patch(r, at, to, pivot, below, &k);
+        s1 = ld_add_floats(s1, p.s1), s2 = ld_add_floats(s2, p.s2);
+        s3 = ld_add_floats(s3, p.s3), s4 = ld_add_floats(s4, p.s4);
+    }
+    s->s1 = ld_joined(s1), s->s2 = ld_joined(s2), s->s3 = ld_joined(s3), s->s4 = ld_joined(s4);
+    join_halves(&e, k.top_signed, k.top, k.least, k.small);
+    rest_of_halves(r.x, n / 32 * 32, n, limit, &e);
+    add_rest(r, whole, n, s);
     return e;
 }
 
@@ -345,16 +383,13 @@ static inline void float_again(run_values r, size_t n, float *out) {
 
 static inline bool half_stats(run_values r, size_t n, qn_run_stats *out) {
     const half_limits l = limits_of(r.dtype);
-    half_extremes e = look_at_halves(r.x, n, l.normal);
+    run_sums s = {.pivot = run_pivot(r, n)};
+    half_extremes e = sum_halves(r, n, l.normal, &s);
     bool positive = e.top_signed < 0x8000, negative = e.top >= 0x8000;
     if ((positive && e.top_signed >= l.infinite) || (negative && (e.top & 0x7FFF) >= l.infinite))
         return false;
-    size_t whole = n / 16 * 16;
-    uint16_t lo = negative ? e.top : e.least, hi = positive ? e.top_signed : e.least | 0x8000;
-    run_sums s = {.min = half_value(r.dtype, lo), .max = half_value(r.dtype, hi),
-                  .pivot = run_pivot(r, n)};
-    sum_powers(r, whole, &s);
-    add_rest(r, whole, n, &s);
+    s.min = half_value(r.dtype, negative ? e.top : e.least);
+    s.max = half_value(r.dtype, positive ? e.top_signed : e.least | 0x8000);
     if (!take_moments(&s, n, out)) {
         float x[QN_RUN];
         float_again(r, n, x);
