@@ -74,17 +74,20 @@ static void count_bytes(uint64_t counts[256], const uint8_t *codes, size_t n) {
 
 // Codes of up to 4 bits are counted two at once.
 static void count_nibbles(uint64_t counts[256], const uint8_t *codes, size_t n) {
-    uint32_t table[2][256] = {{0}};
+    uint32_t table[4][256] = {{0}};
     size_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        table[0][(codes[i] | codes[i + 1] << 4) & 255]++;
-        table[1][(codes[i + 2] | codes[i + 3] << 4) & 255]++;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t eight;
+        memcpy(&eight, codes + i, 8);
+        uint64_t pairs = eight | eight >> 4; // every other byte
+        for (size_t k = 0; k < 4; k++) table[k][pairs >> 16 * k & 255]++;
     }
     for (; i < n; i++) counts[codes[i]]++;
-    for (size_t p = 0; p < 256; p++) {
-        counts[p & 15] += table[0][p] + table[1][p];
-        counts[p >> 4] += table[0][p] + table[1][p];
-    }
+    for (size_t p = 0; p < 256; p++)
+        for (size_t k = 0; k < 4; k++) {
+            counts[p & 15] += table[k][p];
+            counts[p >> 4] += table[k][p];
+        }
 }
 
 // ---- groups ----
