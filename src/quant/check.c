@@ -12,9 +12,11 @@
 #include "base/mem.h"
 #include "base/progress.h"
 #include "base/str.h"
+#include "quant/check_suspects.h"
 #include "quant/check_tensor.h"
 #include "quant/forward_range.h"
 #include "quant/source_model.h"
+#include "store/label_compare.h"
 
 enum { BATCH = 64 }; // weights
 
@@ -41,6 +43,9 @@ static void take_damages(check *c) {
 }
 
 static void take_labels(check *c) {
+    // What quern reads in spite of its label is a warning; what it refuses for it is none.
+    const char *fault = qn_ckpt_label_fault(c->ckpt);
+    if (fault) qn_problem_add(&c->problems, QN_ERROR, "label-mismatch", NULL, 0, "%s", fault);
     for (size_t i = 0; i < qn_ckpt_n_label_errors(c->ckpt); i++)
         qn_problem_add(&c->problems, QN_WARNING, "label-mismatch", NULL, i, "%s",
                        qn_ckpt_label_error(c->ckpt, i));
@@ -176,6 +181,7 @@ static bool read_some(check *c, qn_survey *survey, size_t from, size_t n, uint64
         if (c->reference) t->reference = qn_ckpt_weight(c->reference, t->w->name);
         entries[k] = qn_check_one(c->pool, survey, t, &c->problems, err);
         if (!entries[k]) return false;
+        qn_check_suspect(t, entries[k], c->known && c->config.family->zero_centred, &c->problems);
         json_array_append_new(c->tensors, entries[k]);
         *done += stored_bytes(t->w);
         if (!progress(c, *done, total, err)) return false;
@@ -330,6 +336,7 @@ static bool look(check *c, qn_err *err) {
     take_labels(c);
     understand(c);
     if (c->known && listed) compare_with_layout(c);
+    qn_check_doubles(c->ckpt, &c->problems);
     if (!read_weights(c, err)) return false;
     report_reference(c);
     add_worst(c);

@@ -11,6 +11,7 @@
 #include "model/family.h"
 #include "quant/proof.h"
 #include "quant/source_model.h"
+#include "store/label_compare.h"
 
 static qn_dtype stored_dtype(qn_convert_dtype d) {
     return d == QN_TO_F32 ? QN_DT_F32 : d == QN_TO_BF16 ? QN_DT_BF16 : QN_DT_F16;
@@ -87,6 +88,10 @@ static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
 static void note_labels(const qn_source_model *m, json_t *notes) {
     for (size_t i = 0; i < qn_ckpt_n_label_errors(m->ckpt); i++)
         json_array_append_new(notes, json_string(qn_ckpt_label_error(m->ckpt, i)));
+    for (size_t i = 0; i < qn_ckpt_n_doubles(m->ckpt); i++)
+        json_array_append_new(notes, json_sprintf("%s is stored twice: the codes were converted, the "
+                                                  "dense tensor was left out",
+                                                  qn_ckpt_double(m->ckpt, i)->name));
 }
 
 bool qn_convert(const char *model, const char *out, const qn_convert_options *o, json_t **report,

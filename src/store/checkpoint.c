@@ -180,6 +180,8 @@ void qn_ckpt_free(qn_ckpt *c) {
     json_decref(c->quant_config);
     free(c->label_errors);
     qn_free(c->label_note);
+    qn_free(c->label_fault);
+    free(c->doubles);
     free(c->weights);
     free(c->weights_by_name);
     free(c->by_name);

@@ -32,7 +32,10 @@ struct qn_ckpt {
     size_t *weights_by_name;
     char **label_errors;
     size_t n_label_errors;
-    char *label_note; // or NULL
+    char *label_note;  // or NULL
+    char *label_fault; // or NULL
+    const qn_tensor **doubles;
+    size_t n_doubles;
 };
 
 // Where damage goes: NULL in strict openings.

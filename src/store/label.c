@@ -52,12 +52,12 @@ static bool read_entry(qn_label_entry *e, const json_t *o, const char *file, qn_
     int64_t bits = e->bits, group = e->group;
     bool sym = false, zero_point = false, act = false;
     const char *sym_key = FIRST_OF(o, "sym", "symmetric");
+    const char *group_key = FIRST_OF(o, "group_size", "q_group_size");
     const char *block = FIRST_OF(o, "weight_block_size", "block_structure");
     // 16 and 32 bits occur as a way to say "not quantized".
     if (!qn_json_int(o, FIRST_OF(o, "bits", "w_bit", "wbits", "num_bits"), 1, 64, &bits, file, err))
         return false;
-    if (!qn_json_int(o, FIRST_OF(o, "group_size", "q_group_size"), -1, 1 << 24, &group, file, err))
-        return false;
+    if (!qn_json_int(o, group_key, -1, 1 << 24, &group, file, err)) return false;
     if (!qn_json_bool(o, sym_key, &sym, file, err) ||
         !qn_json_bool(o, "zero_point", &zero_point, file, err) ||
         !qn_json_bool(o, "desc_act", &act, file, err))
@@ -66,6 +66,7 @@ static bool read_entry(qn_label_entry *e, const json_t *o, const char *file, qn_
         return qn_fail(err, QN_INPUT, "%s: %s is not a pair of sizes", file, block);
     e->bits = (int)bits;
     e->group = group;
+    e->group_zero = json_is_integer(json_object_get(o, group_key)) && group == 0;
     if (json_is_boolean(json_object_get(o, "zero_point"))) e->sym = !zero_point;
     if (json_is_boolean(json_object_get(o, sym_key))) e->sym = sym;
     if (json_is_boolean(json_object_get(o, "desc_act"))) e->desc_act = act;
@@ -184,11 +185,17 @@ static bool read_ct(qn_label *l, qn_err *err) {
 
 // ---- the methods ----
 
+static bool is_awq_format(const char *format) {
+    return strcasecmp(format, "gemm") == 0 || strcasecmp(format, "gemv") == 0;
+}
+
+// GPTQ and AWQ use the same names in other shapes, which tell them apart. So a format of the one
+// under the name of the other can be read, and is a wrong label; a layout of neither cannot.
 static bool read_gptq(qn_label *l, qn_err *err) {
     bool marlin = json_is_true(json_object_get(l->json, "is_marlin_format"));
     if (!read_dynamic(l, json_object_get(l->json, "dynamic"), err)) return false;
     if (marlin) return refuse_format(l->file, "checkpoint_format", "marlin", "gptq, gptq_v2", err);
-    return !l->format || known_word(l->format, "gptq, gptq_v2") ||
+    return !l->format || known_word(l->format, "gptq, gptq_v2") || is_awq_format(l->format) ||
            refuse_format(l->file, "checkpoint_format", l->format, "gptq, gptq_v2", err);
 }
 
@@ -196,7 +203,7 @@ static bool read_awq(qn_label *l, qn_err *err) {
     if (!read_dynamic(l, json_object_get(l->json, "dynamic"), err) ||
         !read_skips(l, json_object_get(l->json, "modules_to_not_convert"), err))
         return false;
-    return !l->format || strcasecmp(l->format, "gemm") == 0 || strcasecmp(l->format, "gemv") == 0 ||
+    return !l->format || is_awq_format(l->format) || known_word(l->format, "gptq, gptq_v2") ||
            refuse_format(l->file, "AWQ version", l->format, "gemm, gemv", err);
 }
 
@@ -304,7 +311,10 @@ static bool applies(const qn_label_rule *r, const char *module) {
 
 static qn_label_entry over(qn_label_entry all, const qn_label_entry *said) {
     if (said->bits) all.bits = said->bits;
-    if (said->group) all.group = said->group;
+    if (said->group || said->group_zero) {
+        all.group = said->group;
+        all.group_zero = said->group_zero;
+    }
     if (said->sym >= 0) all.sym = said->sym;
     if (said->desc_act >= 0) all.desc_act = said->desc_act;
     all.skip = said->skip;
@@ -326,4 +336,15 @@ qn_label_entry qn_label_for(const qn_label *l, const char *module) {
         }
     }
     return fallback ? fallback->said : l->all;
+}
+
+// Lists of what to quantize are known to be incomplete in checkpoints that load well: no answer.
+bool qn_label_wants(const qn_label *l, const char *module) {
+    bool ct = l->method && strcmp(l->method, "compressed-tensors") == 0;
+    if (!l->method || json_object_get(l->json, "modules_in_block_to_quantize")) return false;
+    if (strcmp(l->method, "auto-round") == 0 || qn_label_for(l, module).skip) return false;
+    for (size_t i = 0; i < l->n_rules && ct; i++)
+        if (!l->rules[i].said.skip && (l->rules[i].everything || applies(&l->rules[i], module)))
+            return true;
+    return !ct;
 }

@@ -11,6 +11,7 @@
 typedef struct qn_label_entry {
     int bits;
     int64_t group;      // -1: one group for all inputs (so "nothing" is 0)
+    bool group_zero;    // it says 0, which is no size
     int sym, desc_act;  // -1, 0, 1
     size_t block[2];    // rows, columns of an fp8 block
     const char *skip;   // the pattern that says it is not quantized; NULL: none does
@@ -36,5 +37,7 @@ void qn_label_done(qn_label *l);
 
 // What it says about one module ("model.layers.0.mlp.up_proj").
 qn_label_entry qn_label_for(const qn_label *l, const char *module);
+// Whether it says, for all one can know, that this linear layer is quantized.
+bool qn_label_wants(const qn_label *l, const char *module);
 
 #endif

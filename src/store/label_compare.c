@@ -22,11 +22,19 @@ size_t qn_ckpt_n_label_errors(const qn_ckpt *c) { return c->n_label_errors; }
 
 const char *qn_ckpt_label_error(const qn_ckpt *c, size_t i) { return c->label_errors[i]; }
 
+const char *qn_ckpt_label_fault(const qn_ckpt *c) { return c->label_fault; }
+
+size_t qn_ckpt_n_doubles(const qn_ckpt *c) { return c->n_doubles; }
+
+const qn_tensor *qn_ckpt_double(const qn_ckpt *c, size_t i) { return c->doubles[i]; }
+
 const char *qn_ckpt_label_note(const qn_ckpt *c) { return c->label_note; }
 
 // ---- one matrix ----
 
-typedef enum kind { METHOD, FORMAT, BITS, GROUP, SYM, ACT, BLOCK, SKIPPED, N_KINDS } kind;
+typedef enum kind {
+    METHOD, FORMAT, BITS, GROUP, SYM, ACT, BLOCK, PACK, SKIPPED, DENSE, N_KINDS
+} kind;
 
 typedef struct finding {
     size_t n;
@@ -54,33 +62,70 @@ static bool method_fits(const qn_label *l, const qn_weight *w) {
     return strcmp(l->method, w->scheme->family) == 0 || strcmp(l->method, "auto-round") == 0;
 }
 
+// What the format's key is called, by method, and whether the name says nothing about the layout.
+static const char *format_key(const qn_label *l) {
+    if (strcmp(l->method, "gptq") == 0) return "checkpoint_format";
+    return strcmp(l->method, "awq") == 0 ? "the AWQ version" : "format";
+}
+
+static bool is_vague(const char *format) {
+    return strcmp(format, "mixed-precision") == 0 || strcmp(format, "naive-quantized") == 0;
+}
+
+// AutoRound's format wraps those of others; it writes v1 of GPTQ and does not say so.
 static void compare_format(const qn_label *l, const qn_weight *w, finding *f) {
-    if (is_gptq(w)) {
+    bool own = strcmp(l->method, "auto-round") != 0;
+    if (is_gptq(w) && (!own || !l->format || qn_str_starts(l->format, "gptq"))) {
         bool v2 = l->format && strcmp(l->format, "gptq_v2") == 0;
-        // AutoRound writes v1 and does not say so.
         if (v2 != (w->zero_offset == 0))
             add(f, "checkpoint_format is %s (stored zeros are %s), but the content is %s (%s)",
                 v2 ? "gptq_v2" : "gptq", v2 ? "the zeros" : "one less", w->layout,
                 w->zero_offset ? "one less" : "the zeros themselves");
-    } else if (strcmp(l->method, "awq") == 0 && l->format &&
+    } else if (own && l->format && !is_vague(l->format) &&
                strcasecmp(l->format, format_of(w)) != 0) {
-        add(f, "the AWQ version is %s, but the tensors are %s", l->format, format_of(w));
+        add(f, "%s is %s, but the tensors are %s", format_key(l), l->format, format_of(w));
     }
 }
 
-static void compare_group(const qn_label_entry *e, const qn_weight *w, finding *f) {
+// The methods whose loaders want both.
+static bool must_say(const qn_label *l) {
+    return strcmp(l->method, "gptq") == 0 || strcmp(l->method, "awq") == 0;
+}
+
+static void compare_bits(const qn_label *l, const qn_label_entry *e, const qn_weight *w,
+                         finding *f) {
+    if (e->skip) return;
+    if (e->bits && e->bits != w->bits) add(f, "bits is %d, but codes have %d", e->bits, w->bits);
+    if (!e->bits && must_say(l)) add(f, "bits is not said, and codes have %d", w->bits);
+}
+
+static void compare_group(const qn_label *l, const qn_label_entry *e, const qn_weight *w,
+                          finding *f) {
     size_t said = e->group < 0 ? w->cols : (size_t)e->group;
     bool one = said >= w->cols && w->n_groups == 1;
-    if (!e->group || w->scheme->floats || one || said == w->group) return;
+    if (w->scheme->floats) return;
+    if (e->group_zero)
+        add(f, "group_size is 0, but scales are for %zu inputs each", w->group);
+    else if (!e->group && must_say(l))
+        add(f, "group_size is not said, and scales are for %zu inputs each", w->group);
+    if (!e->group || one || said == w->group) return;
     add(f, "group_size is %lld, but scales are for %zu inputs each", (long long)e->group, w->group);
 }
 
-static void compare_block(const qn_label_entry *e, const qn_weight *w, finding *f) {
-    if (!w->scheme->floats || !e->block[0]) return;
-    size_t down = e->block[0] < w->rows ? e->block[0] : w->rows;
-    size_t across = e->block[1] < w->cols ? e->block[1] : w->cols;
+static void compare_pack(const qn_label *l, const qn_weight *w, finding *f) {
+    const char *said = json_string_value(json_object_get(l->json, "pack_dtype"));
+    if (!said || !must_say(l) || strcmp(said, "int32") == 0 || strcmp(said, "torch.int32") == 0)
+        return;
+    add(f, "pack_dtype is %.40s, but codes lie in %s", said, qn_dtype_name(w->parts[0]->dtype));
+}
+
+static void compare_block(const qn_weight *w, finding *f) {
+    const size_t *said = w->said_block;
+    if (!w->scheme->floats || !said[0]) return;
+    size_t down = said[0] < w->rows ? said[0] : w->rows;
+    size_t across = said[1] < w->cols ? said[1] : w->cols;
     if (down != w->scale_rows || across != w->group)
-        add(f, "blocks are %zu by %zu, but scales are for %zu by %zu", e->block[0], e->block[1],
+        add(f, "blocks are %zu by %zu, but scales are for %zu by %zu", said[0], said[1],
             w->scale_rows, w->group);
 }
 
@@ -94,15 +139,60 @@ static void compare_one(const qn_label *l, const qn_weight *w, finding *f) {
     }
     if (e.skip) add(&f[SKIPPED], "%s says it is not quantized, but it is", e.skip);
     compare_format(l, w, &f[FORMAT]);
-    if (e.bits && e.bits != w->bits && !e.skip)
-        add(&f[BITS], "bits is %d, but codes have %d", e.bits, w->bits);
-    compare_group(&e, w, &f[GROUP]);
-    compare_block(&e, w, &f[BLOCK]);
+    compare_bits(l, &e, w, &f[BITS]);
+    compare_group(l, &e, w, &f[GROUP]);
+    compare_block(w, &f[BLOCK]);
+    compare_pack(l, w, &f[PACK]);
     if (e.sym == 1 && !w->sym)
         add(&f[SYM], "it is said to be symmetric, but the zeros differ from %d",
             1 << (w->bits - 1));
     if (e.desc_act == 0 && w->act_order)
         add(&f[ACT], "desc_act is false, but g_idx is not in order");
+}
+
+// ---- what is not quantized ----
+
+// The linear layers of the language model's own blocks, which every method quantizes unless told
+// otherwise: towers, routers, heads and draft layers are left alone by habit.
+static bool is_block_linear(const char *module) {
+    static const char *const others[] = {"visual", "vision", "audio", "mtp"};
+    static const char *const linears[] = {".q_proj", ".k_proj", ".v_proj", ".o_proj",
+                                          ".gate_proj", ".up_proj", ".down_proj"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strstr(module, others[i])) return false;
+    for (size_t i = 0; i < sizeof linears / sizeof *linears; i++)
+        if (qn_str_ends(module, linears[i])) return strstr(module, "layers.") != NULL;
+    return false;
+}
+
+// Sizes that a method cannot take are left out by all its tools.
+static bool could_be_quantized(const qn_label_entry *e, const qn_weight *w) {
+    const qn_tensor *t = w->parts[0];
+    if (t->n_dims != 2 || !qn_dtype_is_float(t->dtype) || w->rows % 32 || w->cols % 32)
+        return false;
+    return e->group <= 0 || w->cols % (size_t)e->group == 0;
+}
+
+static void compare_dense(const qn_label *l, const qn_weight *w, finding *f) {
+    if (!qn_str_ends(w->name, "_proj.weight")) return;
+    char *module = qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
+    qn_label_entry e = qn_label_for(l, module);
+    if (is_block_linear(module) && could_be_quantized(&e, w) && qn_label_wants(l, module))
+        add(f, "it is not quantized, and nothing says so");
+    qn_free(module);
+}
+
+// GPTQModel says whether the head is quantized too.
+static void compare_head(qn_ckpt *c) {
+    const json_t *said = json_object_get(c->label.json, "lm_head");
+    const qn_weight *head = qn_ckpt_weight(c, "lm_head.weight");
+    bool is = head && head->scheme;
+    if (!c->label.method || !must_say(&c->label) || !json_is_boolean(said)) return;
+    if (is == json_is_true(said)) return;
+    char *text = qn_strf("%s: lm_head is %s, but the head is %s", c->quant_file,
+                         is ? "false" : "true", is ? "quantized" : "not quantized");
+    qn_label_error_add(c, text);
+    qn_free(text);
 }
 
 // ---- all ----
@@ -140,13 +230,16 @@ static void compare_all(qn_ckpt *c, size_t *n_quantized, const qn_weight **some)
     const char *names[N_KINDS] = {0};
     for (size_t i = 0; i < c->n_weights; i++) {
         const qn_weight *w = &c->weights[i];
-        if (!w->scheme) continue;
-        if (!(*n_quantized)++) *some = w;
+        if (w->scheme && !(*n_quantized)++) *some = w;
         if (!c->label.method) continue;
-        compare_one(&c->label, w, found);
+        if (w->scheme)
+            compare_one(&c->label, w, found);
+        else
+            compare_dense(&c->label, w, &found[DENSE]);
         for (int k = 0; k < N_KINDS; k++)
             if (found[k].n == 1 && !names[k]) names[k] = w->name;
     }
+    if (found[METHOD].n || !*n_quantized) found[DENSE].n = 0; // said better otherwise
     for (int k = 0; k < N_KINDS; k++) {
         if (found[k].n) report(c, &found[k], names[k]);
         qn_free(found[k].first);
@@ -157,11 +250,13 @@ void qn_label_compare(qn_ckpt *c) {
     size_t n = 0;
     const qn_weight *some = NULL;
     char *text = NULL;
+    if (c->label_fault) return;
     compare_all(c, &n, &some);
+    if (n) compare_head(c);
     if (n && !c->quant_config && c->config)
         text = qn_strf("no quantization config, but %zu matrices are stored as %s; first: %s", n,
                        some->layout, some->name);
-    if (!n && c->label.method && c->n_tensors)
+    if (!n && c->label.method && c->n_tensors && !c->damages.n)
         text = qn_strf("%s: the method is %s, but no tensor is quantized", c->quant_file,
                        c->label.method);
     if (text) qn_label_error_add(c, text);
@@ -195,7 +290,7 @@ static int64_t tally_most(const tally *t, int64_t otherwise) {
 }
 
 bool qn_ckpt_quant_info(const qn_ckpt *c, qn_quant_info *out) {
-    *out = (qn_quant_info){.sym = true, .label_matches = c->n_label_errors == 0};
+    *out = (qn_quant_info){.sym = true, .label_matches = c->n_label_errors == 0 && !c->label_fault};
     const qn_weight *first = NULL;
     tally bits = {0}, groups = {0};
     for (size_t i = 0; i < c->n_weights; i++) {

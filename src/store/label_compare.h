@@ -1,11 +1,19 @@
-// The label against the tensors: one line for each kind of difference.
+// The label against the tensors, one line for each kind of difference, and tensors against each other.
 #ifndef QN_STORE_LABEL_COMPARE_H
 #define QN_STORE_LABEL_COMPARE_H
 
 #include "store/checkpoint.h"
 
 void qn_label_error_add(qn_ckpt *c, const char *text);
+// Why strict openings refuse the label: a method, format or value that quern does not know. Only in
+// tolerant ones; NULL: it can be read.
+const char *qn_ckpt_label_fault(const qn_ckpt *c);
 // Fills the checkpoint's label errors; in strict openings they are noted on stderr too.
 void qn_label_compare(qn_ckpt *c);
+
+// Plain tensors "P.weight" beside a quantized set of the same module, which is what quern reads; they
+// are no weights (noted on stderr in strict openings).
+size_t qn_ckpt_n_doubles(const qn_ckpt *c);
+const qn_tensor *qn_ckpt_double(const qn_ckpt *c, size_t i);
 
 #endif

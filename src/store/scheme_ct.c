@@ -51,10 +51,15 @@ static void zeros(const qn_weight *w, size_t row0, size_t n, uint8_t *out) {
         for (size_t g = 0; g < w->n_groups; g++) out[r * w->n_groups + g] = zero_at(w, row0 + r, g);
 }
 
-// Zeros as bytes have to be codes, one per scale; also finds out whether all are the middle.
-static bool check_zeros(qn_weight *w, qn_err *err) {
+// Zeros as bytes have to be codes, one per scale; also finds out whether all are the middle. Without
+// them codes are symmetric, unless the label says that they are not: then they are lost.
+static bool check_zeros(qn_weight *w, const qn_label_entry *said, qn_err *err) {
     const qn_tensor *z = w->parts[ZERO];
     w->sym = true;
+    if (!z && said->sym == 0 && !said->skip)
+        return qn_fail(err, QN_NOT_FOUND, "tensor %.*s%s is missing, and the config says that %s is "
+                       "not symmetric", (int)(strlen(w->name) - strlen(".weight")), w->name,
+                       w->scheme->parts[ZERO], w->parts[WEIGHT]->name);
     if (!z) return true;
     if (z->dtype == QN_DT_I32) {
         if (!qn_part_is(z, (w->rows * (size_t)w->bits + 31) / 32, w->n_groups, err)) return false;
@@ -122,7 +127,7 @@ static bool pack_bind(qn_weight *w, const qn_label_entry *said, qn_err *err) {
         if (!qn_group_from_index(w, w->parts[G_IDX], &none, err)) return false;
         if (none) w->group = group;
     }
-    return check_zeros(w, err);
+    return check_zeros(w, said, err);
 }
 
 static void pack_codes(const qn_weight *w, size_t row0, size_t n, uint8_t *out) {
@@ -155,7 +160,7 @@ static bool int_bind(qn_weight *w, const qn_label_entry *said, qn_err *err) {
     w->cols = q->shape[1];
     w->layout = "ct-int";
     if (!w->rows || !w->cols) return qn_part_mismatch(q, err, "rows and columns");
-    return bind_scales(w, said, err) && check_zeros(w, err);
+    return bind_scales(w, said, err) && check_zeros(w, said, err);
 }
 
 static void int_codes(const qn_weight *w, size_t row0, size_t n, uint8_t *out) {

@@ -16,13 +16,24 @@ static bool claims(const qn_weight *w) {
 
 static size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 
-// Elements per factor along one side: as the label says, 128 as everybody has it, or an even split.
+static bool is_block(size_t n) { return n >= 8 && (n & (n - 1)) == 0; }
+
+// Elements per factor along one side: as the label says, 128 as everybody has it, or an even split
+// into blocks of a size that blocks have. A row of factors that got lost gives other sizes.
 static size_t block_of(size_t n, size_t factors, size_t said) {
     if (factors == n) return 1;
     if (factors == 1) return n;
     if (said && ceil_div(n, said) == factors) return said;
     if (ceil_div(n, 128) == factors) return 128;
-    return factors && n % factors == 0 ? n / factors : 0;
+    return factors && n % factors == 0 && is_block(n / factors) ? n / factors : 0;
+}
+
+static bool refuse_factors(const qn_weight *w, size_t down, size_t across, qn_err *err) {
+    down = down ? down : 128;
+    across = across ? across : 128;
+    return qn_part_mismatch(w->parts[SCALE], err, "[%zu, %zu]: blocks of %zu by %zu that tile "
+                            "[%zu, %zu]", ceil_div(w->rows, down), ceil_div(w->cols, across), down,
+                            across, w->rows, w->cols);
 }
 
 static bool bind(qn_weight *w, const qn_label_entry *said, qn_err *err) {
@@ -41,7 +52,7 @@ static bool bind(qn_weight *w, const qn_label_entry *said, qn_err *err) {
     w->group = block_of(w->cols, across, said->block[1]);
     w->n_groups = across;
     if (!w->scale_rows || !w->group)
-        return qn_part_mismatch(s, err, "blocks that tile [%zu, %zu]", w->rows, w->cols);
+        return refuse_factors(w, said->block[0], said->block[1], err);
     // One block may be as large as the matrix, or larger.
     bool blocks = s->n_dims == 2 && said->block[0] && said->block[1] &&
                   ceil_div(w->rows, said->block[0]) == down &&
@@ -50,6 +61,54 @@ static bool bind(qn_weight *w, const qn_label_entry *said, qn_err *err) {
                 : across == 1 && w->scale_rows == 1 && !blocks ? "fp8-channel" : "fp8-block";
     return true;
 }
+
+// ---- all together ----
+
+// Factors of blocks: not one for the matrix nor one a row, which need no block size.
+static bool in_blocks(const qn_weight *w) {
+    const qn_tensor *s = w->parts[SCALE];
+    bool rows = w->scale_rows == 1 && w->n_groups == 1;
+    return s->n_dims == 2 && !rows;
+}
+
+static bool tiled_by(const qn_weight *w, const size_t block[2]) {
+    const qn_tensor *s = w->parts[SCALE];
+    return block[0] && block[1] && s->shape[0] == ceil_div(w->rows, block[0]) &&
+           s->shape[1] == ceil_div(w->cols, block[1]);
+}
+
+// The blocks that all have: the label's if they fit any matrix, the usual ones, else those of the
+// first matrix with several. False: there are no blocks.
+static bool common_block(qn_weight *const *list, size_t n, size_t block[2]) {
+    for (int way = 0; way < 3; way++)
+        for (size_t i = 0; i < n; i++) {
+            const qn_weight *w = list[i];
+            size_t seen[2] = {w->scale_rows, w->group}, usual[2] = {128, 128};
+            memcpy(block, way == 0 ? w->said_block : way == 1 ? usual : seen, sizeof seen);
+            if (in_blocks(w) && w->parts[SCALE]->n > 1 && is_block(block[0]) &&
+                is_block(block[1]) && tiled_by(w, block))
+                return true;
+        }
+    return false;
+}
+
+// Where a row of factors is lost, a matrix alone may look as if it just had larger blocks.
+static bool settle(qn_weight *const *list, size_t n, const qn_label *label, qn_damages *d,
+                   qn_err *err) {
+    size_t block[2];
+    (void)label;
+    if (!common_block(list, n, block)) return true;
+    for (size_t i = 0; i < n; i++) {
+        qn_weight *w = list[i];
+        if (!in_blocks(w) || tiled_by(w, w->said_block) || tiled_by(w, block)) continue;
+        refuse_factors(w, block[0], block[1], err);
+        w->said_block[0] = 0; // the label is not to blame
+        if (!qn_damage_take(d, "shape-mismatch", w->name, err)) return false;
+    }
+    return true;
+}
+
+// ---- rows ----
 
 static void codes(const qn_weight *w, size_t row0, size_t n, uint8_t *out) {
     memcpy(out, w->parts[WEIGHT]->data + row0 * w->cols, n * w->cols);
@@ -65,11 +124,11 @@ extern const qn_scheme qn_scheme_fp8, qn_scheme_ct_float;
 const qn_scheme qn_scheme_fp8 = {
     .family = "fp8", .format = "e4m3", .parts = {".weight", ".weight_scale_inv"},
     .required = 1 << WEIGHT | 1 << SCALE, .scale_part = SCALE, .floats = true,
-    .claims = claims, .bind = bind, .codes = codes, .scales = scales,
+    .claims = claims, .bind = bind, .settle = settle, .codes = codes, .scales = scales,
 };
 const qn_scheme qn_scheme_ct_float = {
     .family = "compressed-tensors", .format = "float-quantized",
     .parts = {".weight", ".weight_scale"}, .required = 1 << WEIGHT | 1 << SCALE,
     .scale_part = SCALE, .floats = true, .claims = claims, .bind = bind,
-    .codes = codes, .scales = scales,
+    .settle = settle, .codes = codes, .scales = scales,
 };

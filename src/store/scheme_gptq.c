@@ -124,10 +124,11 @@ static int offset_by_codes(qn_weight *const *list, size_t n) {
     return fabs(mean) < 0.25 ? 0 : fabs(mean - 1) < 0.25 ? 1 : -1;
 }
 
-static void settle(qn_weight *const *list, size_t n, const qn_label *label) {
-    bool v2 = label->method && strcmp(label->method, "gptq") == 0 && label->format &&
-              strcmp(label->format, "gptq_v2") == 0;
+static bool settle(qn_weight *const *list, size_t n, const qn_label *label, qn_damages *d,
+                   qn_err *err) {
+    bool v2 = label->format && strcmp(label->format, "gptq_v2") == 0;
     int offset = -1;
+    (void)d, (void)err;
     for (size_t i = 0; i < n; i++) {
         qn_weight *w = list[i];
         if (w->zero_offset == UNSETTLED) {
@@ -137,6 +138,7 @@ static void settle(qn_weight *const *list, size_t n, const qn_label *label) {
         }
         w->layout = w->zero_offset ? "gptq" : "gptq_v2";
     }
+    return true;
 }
 
 // ---- rows ----

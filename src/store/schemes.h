@@ -5,6 +5,7 @@
 #ifndef QN_STORE_SCHEMES_H
 #define QN_STORE_SCHEMES_H
 
+#include "store/damage.h"
 #include "store/label.h"
 #include "store/weight.h"
 
@@ -19,8 +20,10 @@ struct qn_scheme {
     bool (*claims)(const qn_weight *w);
     // Checks everything and fills w's shape, bits, group, sym, act_order, layout.
     bool (*bind)(qn_weight *w, const qn_label_entry *said, qn_err *err);
-    // What only all sets of the checkpoint together decide; NULL: nothing.
-    void (*settle)(qn_weight *const *list, size_t n, const qn_label *label);
+    // What only all sets of the checkpoint together decide; NULL: nothing. One that does not go with
+    // the others fails, or is a damage where d is given.
+    bool (*settle)(qn_weight *const *list, size_t n, const qn_label *label, qn_damages *d,
+                   qn_err *err);
     // Rows in natural column order: codes [n][cols], scales and zeros [n][n_groups].
     void (*codes)(const qn_weight *w, size_t row0, size_t n, uint8_t *out);
     void (*scales)(const qn_weight *w, size_t row0, size_t n, float *out);

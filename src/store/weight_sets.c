@@ -15,6 +15,7 @@
 typedef struct sets {
     qn_ckpt *c;
     bool *used; // per tensor: part of a set
+    bool *read; // per tensor: the codes of a set that makes sense
 } sets;
 
 // Scales of activations and caches lie beside weights; quern computes with floats there.
@@ -94,6 +95,7 @@ static bool bind_set(sets *s, qn_weight *w, const char *prefix, qn_err *err) {
     memcpy(w->said_block, said.block, sizeof w->said_block);
     use_parts(s, w, prefix);
     if (w->scheme->bind(w, &said, err)) {
+        s->read[w->parts[0] - s->c->tensors] = true;
         add_weight(s->c, w);
         return true;
     }
@@ -125,10 +127,20 @@ static const char *lacking_part(const sets *s, const char *prefix, const char *s
     return first;
 }
 
+// Everything that lies beside the marking tensor belongs to the same fault.
+static void use_all_parts(sets *s, const char *prefix, const char *suffix) {
+    for (size_t i = 0; i < qn_n_schemes; i++)
+        for (int p = 0; p < QN_MAX_PARTS && strcmp(qn_schemes[i]->parts[0], suffix) == 0; p++)
+            if (qn_schemes[i]->parts[p])
+                mark_used(s, find_part(s->c, prefix, qn_schemes[i]->parts[p]));
+    for (size_t i = 0; i < sizeof activation_parts / sizeof *activation_parts; i++)
+        mark_used(s, find_part(s->c, prefix, activation_parts[i]));
+}
+
 static bool broken_set(sets *s, const qn_tensor *t, const char *prefix, const char *suffix,
                        qn_err *err) {
     const char *lacks = lacking_part(s, prefix, suffix);
-    s->used[t - s->c->tensors] = true;
+    use_all_parts(s, prefix, suffix);
     if (lacks)
         qn_fail(err, QN_NOT_FOUND, "tensor %s%s is missing, and %s is there", prefix, lacks,
                 t->name);
@@ -183,6 +195,7 @@ static bool take_tensor(sets *s, const qn_tensor *t, qn_err *err) {
     return ok;
 }
 
+// Parts beside a tensor that is no part of theirs, or beside none. All that lie there are one fault.
 static bool check_orphan(sets *s, const qn_tensor *t, qn_err *err) {
     const char *dot = strrchr(t->name, '.'), *mark;
     if (!dot || !is_orphan(dot, &mark)) return true;
@@ -196,8 +209,33 @@ static bool check_orphan(sets *s, const qn_tensor *t, qn_err *err) {
     else
         qn_fail(err, QN_NOT_FOUND, "tensor %s%s is missing, and %s is there", prefix, mark,
                 t->name);
+    for (size_t i = 0; i < qn_n_schemes; i++)
+        for (int p = 1; p < QN_MAX_PARTS; p++)
+            if (qn_schemes[i]->parts[p])
+                mark_used(s, find_part(s->c, prefix, qn_schemes[i]->parts[p]));
     qn_free(prefix);
     return qn_damage_take(qn_ckpt_damages(s->c), damage_code(err), t->name, err);
+}
+
+// "P.weight" where P's codes have been read already.
+static bool is_double(const sets *s, const qn_tensor *t) {
+    if (!qn_str_ends(t->name, ".weight")) return false;
+    char *prefix = qn_strndup(t->name, strlen(t->name) - strlen(".weight"));
+    bool found = false;
+    for (size_t i = 0; i < qn_n_schemes && !found; i++) {
+        const qn_tensor *codes = find_part(s->c, prefix, qn_schemes[i]->parts[0]);
+        found = codes && s->read[codes - s->c->tensors];
+    }
+    qn_free(prefix);
+    return found;
+}
+
+static void add_double(qn_ckpt *c, const qn_tensor *t) {
+    c->doubles = qn_realloc(c->doubles, (c->n_doubles + 1) * sizeof *c->doubles);
+    c->doubles[c->n_doubles++] = t;
+    if (!c->tolerant)
+        qn_note("%s: %s is stored twice: as codes, which are used, and as it is, which is not",
+                c->path, t->name);
 }
 
 // Sets first, then what is left, so that a part is never taken for a plain tensor. The list is put
@@ -208,9 +246,11 @@ static bool read_sets(sets *s, qn_err *err) {
         if (!s->used[i] && !take_tensor(s, &c->tensors[i], err)) return false;
     for (size_t i = 0; i < c->n_tensors; i++) {
         if (s->used[i]) continue;
-        size_t before = c->damages.n;
-        if (!check_orphan(s, &c->tensors[i], err)) return false;
-        if (c->damages.n == before) add_plain(c, &c->tensors[i]);
+        const qn_tensor *t = &c->tensors[i];
+        if (!check_orphan(s, t, err)) return false;
+        if (s->used[i]) continue; // damage now
+        if (is_double(s, t)) add_double(c, t);
+        else add_plain(c, t);
     }
     return true;
 }
@@ -220,22 +260,25 @@ static int by_place(const void *x, const void *y) {
     return (a > b) - (a < b); // tensors stand in file order in one array
 }
 
-static void settle_all(qn_ckpt *c) {
+static bool settle_all(qn_ckpt *c, qn_err *err) {
+    bool ok = true;
     qn_weight **list = QN_NEW_ARRAY(qn_weight *, c->n_weights + 1);
-    for (size_t k = 0; k < qn_n_schemes; k++) {
+    for (size_t k = 0; ok && k < qn_n_schemes; k++) {
         size_t n = 0;
         for (size_t i = 0; i < c->n_weights; i++)
             if (c->weights[i].scheme == qn_schemes[k]) list[n++] = &c->weights[i];
-        if (n && qn_schemes[k]->settle) qn_schemes[k]->settle(list, n, &c->label);
+        if (n && qn_schemes[k]->settle)
+            ok = qn_schemes[k]->settle(list, n, &c->label, qn_ckpt_damages(c), err);
     }
     free(list);
+    return ok;
 }
 
 static void forget_weights(qn_ckpt *c) {
     for (size_t i = 0; i < c->n_weights; i++) qn_free(c->weights[i].name);
     free(c->weights);
     c->weights = NULL;
-    c->n_weights = 0;
+    c->n_weights = c->n_doubles = 0;
     qn_label_done(&c->label);
 }
 
@@ -243,7 +286,7 @@ static bool read_label(qn_ckpt *c, qn_err *err) {
     if (!c->quant_config) return true;
     if (qn_label_read(&c->label, c->quant_config, c->quant_file, err)) return true;
     if (!c->tolerant) return qn_err_prefix(err, "%s", c->path);
-    qn_label_error_add(c, err->text);
+    c->label_fault = qn_strdup(err->text);
     *err = (qn_err){0};
     return true;
 }
@@ -253,15 +296,15 @@ bool qn_ckpt_weights(qn_ckpt *c, const qn_weight **list, size_t *n, qn_err *err)
     if (!err) err = &local;
     if (!c->weights_read) {
         c->weights = QN_NEW_ARRAY(qn_weight, c->n_tensors + 1);
-        sets s = {c, QN_NEW_ARRAY(bool, c->n_tensors + 1)};
+        sets s = {c, QN_NEW_ARRAY(bool, c->n_tensors + 1), QN_NEW_ARRAY(bool, c->n_tensors + 1)};
         bool ok = read_label(c, err) && read_sets(&s, err);
         free(s.used);
-        if (!ok) {
+        free(s.read);
+        if (ok && c->n_weights) qsort(c->weights, c->n_weights, sizeof *c->weights, by_place);
+        if (!ok || !settle_all(c, err)) {
             forget_weights(c);
             return false;
         }
-        if (c->n_weights) qsort(c->weights, c->n_weights, sizeof *c->weights, by_place);
-        settle_all(c);
         c->weights_by_name = qn_name_order_new(c->weights, c->n_weights, sizeof *c->weights);
         qn_label_compare(c);
         c->weights_read = true;

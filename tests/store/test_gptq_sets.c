@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 #include "set_maker.h"
+#include "store/label_compare.h"
 
 static void gptq_widths_and_versions(void **state) {
     (void)state;
@@ -137,6 +138,145 @@ static void wrong_labels_are_told(void **state) {
     assert_true(c && qn_ckpt_weights(c, NULL, NULL, &err));
     expect_label_error(c, "the method is gptq, but no tensor is quantized");
     qn_ckpt_free(c);
+    temp_dir_free(dir);
+}
+
+static void labels_that_contradict_are_told(void **state) {
+    (void)state;
+    char *dir = temp_dir_new();
+    st_tensor list[5];
+    const qn_weight *w;
+    make_matrix(32, 64, 16, 4, false);
+    size_t n = gptq_tensors(list, 1, true);
+    static const struct {
+        const char *more, *message; // NULL: it fits
+    } cases[] = {
+        {"\"bits\":4,\"group_size\":16", NULL},
+        {"\"bits\":4,\"group_size\":16,\"lm_head\":false,\"pack_dtype\":\"int32\"", NULL},
+        {"\"bits\":4,\"group_size\":0", "group_size is 0, but scales are for 16 inputs each"},
+        {"\"bits\":4", "group_size is not said, and scales are for 16 inputs each"},
+        {"\"group_size\":16", "bits is not said, and codes have 4"},
+        {"\"bits\":4,\"group_size\":16,\"pack_dtype\":\"int64\"",
+         "pack_dtype is int64, but codes lie in I32"},
+        {"\"bits\":4,\"group_size\":16,\"lm_head\":true",
+         "lm_head is true, but the head is not quantized"},
+        {"\"bits\":4,\"group_size\":16,\"checkpoint_format\":\"gemm\"",
+         "checkpoint_format is gemm, but the tensors are gptq"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *label = qn_strf("{\"quant_method\":\"gptq\",%s}", cases[i].more);
+        write_folder(dir, label, list, n);
+        qn_ckpt *c = open_ok(dir, &w);
+        check_values(w);
+        assert_int_equal(qn_ckpt_n_label_errors(c), cases[i].message != NULL);
+        if (cases[i].message) expect_label_error(c, cases[i].message);
+        qn_ckpt_free(c);
+        free(label);
+    }
+    temp_dir_free(dir);
+}
+
+// A dense layer among quantized ones has to be said; heads, routers, towers and sizes that no method
+// takes need not.
+static void dense_layers_have_to_be_said(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *more;
+        size_t cols;
+        bool told;
+    } cases[] = {
+        {"model.layers.0.mlp.up_proj.weight", "", 64, true},
+        {"model.layers.0.mlp.up_proj.weight", ",\"dynamic\":{\"-:.*mlp.*\":{}}", 64, false},
+        {"model.layers.0.mlp.up_proj.weight", ",\"modules_in_block_to_quantize\":[[\"p.q\"]]", 64,
+         false},
+        {"model.layers.0.mlp.up_proj.weight", "", 48, false},
+        {"model.layers.0.mlp.gate.weight", "", 64, false},
+        {"lm_head.weight", "", 64, false},
+        {"mtp.layers.0.mlp.up_proj.weight", "", 64, false},
+        {"model.visual.layers.0.mlp.up_proj.weight", "", 64, false},
+    };
+    char *dir = temp_dir_new();
+    static uint16_t zeros[32 * 64];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        st_tensor list[5];
+        const qn_weight *w;
+        make_matrix(32, 64, 16, 4, false);
+        size_t n = gptq_tensors(list, 1, true);
+        list[n++] = (st_tensor){cases[i].name, QN_DT_BF16, 2, {32, cases[i].cols}, zeros};
+        char *label = qn_strf("{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":16%s}",
+                              cases[i].more);
+        write_folder(dir, label, list, n);
+        qn_ckpt *c = open_ok(dir, &w);
+        assert_int_equal(qn_ckpt_n_label_errors(c), cases[i].told);
+        if (cases[i].told) expect_label_error(c, "it is not quantized, and nothing says so: model.l");
+        qn_ckpt_free(c);
+        free(label);
+    }
+    temp_dir_free(dir);
+}
+
+// The shapes tell AWQ from GPTQ, whatever the label calls them and their format.
+static void the_other_methods_label(void **state) {
+    (void)state;
+    static const char *const labels[] = {
+        "{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":32,\"checkpoint_format\":\"gptq_v2\"}",
+        "{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":32,\"version\":\"gemm\"}"};
+    char *dir = temp_dir_new();
+    for (size_t i = 0; i < 2; i++) {
+        st_tensor list[4];
+        const qn_weight *w;
+        make_matrix(32, 96, 32, 4, false); // too small for the codes to tell v1 from v2
+        write_folder(dir, labels[i], list, gptq_tensors(list, i == 0 ? 0 : 1, true));
+        qn_ckpt *c = open_ok(dir, &w);
+        assert_string_equal(w->layout, i == 0 ? "gptq_v2" : "gptq");
+        check_values(w);
+        assert_int_equal(qn_ckpt_n_label_errors(c), 1);
+        expect_label_error(c, "the method is awq, but the tensors are gptq");
+        qn_ckpt_free(c);
+    }
+    temp_dir_free(dir);
+}
+
+// The codes are read, the dense tensor is told of and left alone.
+static void a_matrix_stored_twice(void **state) {
+    (void)state;
+    static uint16_t dense[32 * 96];
+    char *dir = temp_dir_new();
+    st_tensor list[5];
+    const qn_weight *w;
+    make_matrix(32, 96, 32, 4, false);
+    size_t n = gptq_tensors(list, 1, true);
+    list[n++] = (st_tensor){"p.q.weight", QN_DT_F16, 2, {32, 96}, dense};
+    write_folder(dir, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32}", list, n);
+    qn_ckpt *c = open_ok(dir, &w);
+    size_t n_weights;
+    check_values(w);
+    assert_true(qn_ckpt_weights(c, NULL, &n_weights, NULL) && n_weights == 1);
+    assert_int_equal(qn_ckpt_n_doubles(c), 1);
+    assert_string_equal(qn_ckpt_double(c, 0)->name, "p.q.weight");
+    qn_ckpt_free(c);
+    temp_dir_free(dir);
+}
+
+// However many parts lie beside the one that is wrong.
+static void one_fault_is_one_damage(void **state) {
+    (void)state;
+    char *dir = temp_dir_new();
+    for (int fault = 0; fault < 3; fault++) {
+        st_tensor list[4];
+        qn_err err = {0};
+        make_matrix(32, 96, 32, 4, false);
+        size_t n = gptq_tensors(list, 1, true);
+        if (fault == 0) list[1] = list[--n]; // no zeros
+        if (fault == 1) list[0] = list[--n]; // no codes
+        if (fault == 2) list[0].dtype = QN_DT_I64, list[0].shape[0] /= 2;
+        write_folder(dir, GPTQ("gptq", "false"), list, n);
+        qn_ckpt *c = qn_ckpt_open(dir, QN_CKPT_TOLERANT, &err);
+        assert_true(c && qn_ckpt_weights(c, NULL, NULL, &err));
+        assert_int_equal(qn_ckpt_n_damages(c), 1);
+        assert_int_equal(qn_ckpt_n_label_errors(c), 0);
+        qn_ckpt_free(c);
+    }
     temp_dir_free(dir);
 }
 
@@ -290,6 +430,11 @@ int main(void) {
         cmocka_unit_test(symmetric_content_refutes_the_label),
         cmocka_unit_test(asymmetric_content_refutes_the_label_by_its_codes),
         cmocka_unit_test(wrong_labels_are_told),
+        cmocka_unit_test(labels_that_contradict_are_told),
+        cmocka_unit_test(dense_layers_have_to_be_said),
+        cmocka_unit_test(the_other_methods_label),
+        cmocka_unit_test(a_matrix_stored_twice),
+        cmocka_unit_test(one_fault_is_one_damage),
         cmocka_unit_test(a_label_that_says_too_little),
         cmocka_unit_test(side_files_are_labels_too),
         cmocka_unit_test(groups_in_any_order),

@@ -34,6 +34,22 @@ static void a_set_that_two_schemes_fit_follows_the_label(void **state) {
     temp_dir_free(dir);
 }
 
+static void awq_under_another_label(void **state) {
+    (void)state;
+    char *dir = temp_dir_new();
+    st_tensor list[3];
+    const qn_weight *w;
+    make_matrix(32, 256, 64, 4, false);
+    write_folder(dir, "{\"quant_method\":\"gptq\",\"version\":\"gemv\",\"bits\":4,"
+                 "\"group_size\":64}", list, gemv_tensors(list, 2));
+    qn_ckpt *c = open_ok(dir, &w);
+    assert_string_equal(w->layout, "awq-gemv");
+    check_values(w);
+    expect_label_error(c, "the method is gptq, but the tensors are awq");
+    qn_ckpt_free(c);
+    temp_dir_free(dir);
+}
+
 static void awq_groups_have_to_divide(void **state) {
     (void)state;
     char *dir = temp_dir_new();
@@ -77,6 +93,46 @@ static void ct_widths(void **state) {
                 qn_ckpt_free(c);
                 free(label);
             }
+    temp_dir_free(dir);
+}
+
+// Codes said to be asymmetric mean nothing without their zeros.
+static void ct_zeros_that_are_lost(void **state) {
+    (void)state;
+    char *dir = temp_dir_new();
+    for (int sym = 0; sym < 2; sym++) {
+        st_tensor list[5];
+        const qn_weight *w;
+        make_matrix(24, 64, 32, 4, true);
+        char *label = qn_strf("{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\","
+                              "\"config_groups\":{\"g\":{\"targets\":[\"Linear\"],\"weights\":{"
+                              "\"num_bits\":4,\"group_size\":32,\"symmetric\":%s}}}}",
+                              sym ? "true" : "false");
+        write_folder(dir, label, list, ct_tensors(list, false, false));
+        if (sym) {
+            qn_ckpt *c = open_ok(dir, &w);
+            check_values(w);
+            qn_ckpt_free(c);
+        } else {
+            expect_refused(dir, QN_NOT_FOUND, "tensor p.q.weight_zero_point is missing, and the "
+                           "config says that p.q.weight_packed is not symmetric");
+        }
+        free(label);
+    }
+    temp_dir_free(dir);
+}
+
+static void ct_format_that_lies(void **state) {
+    (void)state;
+    char *dir = temp_dir_new();
+    st_tensor list[5];
+    const qn_weight *w;
+    make_matrix(24, 64, 32, 4, true);
+    write_folder(dir, CT, list, ct_tensors(list, false, false));
+    qn_ckpt *c = open_ok(dir, &w);
+    check_values(w);
+    expect_label_error(c, "format is int-quantized, but the tensors are pack-quantized: p.q.weight");
+    qn_ckpt_free(c);
     temp_dir_free(dir);
 }
 
@@ -186,10 +242,40 @@ static void fp8_factors_of_every_shape(void **state) {
     st_tensor odd[] = {{"p.q.weight", QN_DT_F8_E4M3, 2, {48, 40}, codes},
                        {"p.q.weight_scale_inv", QN_DT_F32, 2, {5, 1}, factors}};
     write_folder(dir, "{\"quant_method\":\"fp8\"}", odd, 2);
-    expect_refused(dir, QN_INPUT, "tensor p.q.weight_scale_inv: F32 [5, 1], expected blocks that "
-                   "tile [48, 40]");
+    expect_refused(dir, QN_INPUT, "tensor p.q.weight_scale_inv: F32 [5, 1], expected [1, 1]: blocks "
+                   "of 128 by 128 that tile [48, 40]");
     write_folder(dir, "{\"quant_method\":\"fp8\"}", odd, 1);
     expect_refused(dir, QN_NOT_FOUND, "tensor p.q.weight_scale_inv is missing");
+    temp_dir_free(dir);
+}
+
+// Two matrices in blocks of 128; the second has lost its last row of factors. What is left looks like
+// one large block, or like blocks of a size that blocks do not have.
+static void fp8_factors_that_got_lost(void **state) {
+    (void)state;
+    static uint8_t codes[320 * 128];
+    static const uint16_t factors[3] = {0x3F80, 0x3F80, 0x3F80};
+    static const char *const labels[] = {
+        "{\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]}", "{\"quant_method\":\"fp8\"}"};
+    static const size_t rows[] = {256, 320};
+    char *dir = temp_dir_new();
+    for (size_t l = 0; l < 2; l++)
+        for (size_t k = 0; k < 2; k++) {
+            size_t down = (rows[k] + 127) / 128;
+            st_tensor list[] = {{"p.k.weight", QN_DT_F8_E4M3, 2, {320, 128}, codes},
+                                {"p.k.weight_scale_inv", QN_DT_BF16, 2, {3, 1}, factors},
+                                {"p.q.weight", QN_DT_F8_E4M3, 2, {rows[k], 128}, codes},
+                                {"p.q.weight_scale_inv", QN_DT_BF16, 2, {down - 1, 1}, factors}};
+            write_folder(dir, labels[l], list, 4);
+            char *message = qn_strf("tensor p.q.weight_scale_inv: BF16 [%zu, 1], expected [%zu, 1]: "
+                                    "blocks of 128 by 128", down - 1, down);
+            expect_refused(dir, QN_INPUT, message);
+            free(message);
+            list[3].shape[0] = down;
+            const qn_weight *w;
+            write_folder(dir, labels[l], list, 4);
+            qn_ckpt_free(open_ok(dir, &w));
+        }
     temp_dir_free(dir);
 }
 
@@ -272,11 +358,15 @@ static int quiet(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_set_that_two_schemes_fit_follows_the_label),
+        cmocka_unit_test(awq_under_another_label),
         cmocka_unit_test(awq_groups_have_to_divide),
         cmocka_unit_test(ct_widths),
+        cmocka_unit_test(ct_zeros_that_are_lost),
+        cmocka_unit_test(ct_format_that_lies),
         cmocka_unit_test(ct_int8_with_zeros),
         cmocka_unit_test(ct_shapes_are_checked),
         cmocka_unit_test(fp8_factors_of_every_shape),
+        cmocka_unit_test(fp8_factors_that_got_lost),
         cmocka_unit_test(damaged_sets_are_survived),
     };
     return cmocka_run_group_tests(tests, quiet, NULL);
