@@ -80,23 +80,38 @@ static void right_values(const group *g, const reading *r, float *out) {
 
 // ---- the sign of the scale ----
 
-// The values nearest to 0 on both sides: of a signed view they have the largest right codes.
-typedef struct nearest {
+// What tells scales apart. The values nearest to 0 on both sides: of a signed view they have the
+// largest right codes. And the value, if there is one, that more than half of a group has that is not
+// all the same: weights that are pruned are zeros.
+typedef struct marks {
     float above, below; // infinite: none
-} nearest;
+    float pruned;       // NAN: none
+} marks;
 
-static nearest near_zero(const group *g) {
-    nearest n = {INFINITY, -INFINITY};
+// Boyer and Moore's vote, and the count.
+static float majority(const float *v, size_t n) {
+    size_t votes = 0, count = 0;
+    float held = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (votes == 0) held = v[i];
+        votes = v[i] == held ? votes + 1 : votes - 1;
+    }
+    for (size_t i = 0; i < n; i++) count += v[i] == held;
+    return 2 * count > n && count < n ? held : NAN;
+}
+
+static marks marks_of(const group *g) {
+    marks m = {INFINITY, -INFINITY, majority(g->v, g->n)};
     for (size_t i = 0; i < g->n; i++) {
         float v = g->v[i], above = v >= 0 ? v : INFINITY, below = v < 0 ? v : -INFINITY;
-        n.above = above < n.above ? above : n.above;
-        n.below = below > n.below ? below : n.below;
+        m.above = above < m.above ? above : m.above;
+        m.below = below > m.below ? below : m.below;
     }
-    return n;
+    return m;
 }
 
 // The largest right code by magnitude.
-static int top_code(const group *g, const nearest *near, float scale) {
+static int top_code(const group *g, const marks *near, float scale) {
     const reading r = {scale, 1, 0};
     const float ends[2] = {near->above, near->below};
     int top = 0, c, k;
@@ -111,6 +126,13 @@ static int top_code(const group *g, const nearest *near, float scale) {
     for (size_t i = 0; i < g->n; i++)
         if ((c = abs(right_code(g->f, &r, g->codes[i]))) > top) top = c;
     return top;
+}
+
+static int pruned_code(const group *g, const marks *m, float scale) {
+    const reading r = {scale, 1, 0};
+    int k;
+    return !isnan(m->pruned) && qn_lattice_code(&g->f->rule, scale, m->pruned, &k)
+               ? abs(right_code(g->f, &r, k)) : 0;
 }
 
 // 1 or −1; 0 when both may be. ±128 tells, as does the sign of a zero: 0 times a negative scale is −0.
@@ -171,14 +193,16 @@ static double distance(const group *g, const reading *r) {
 }
 
 // How unlikely a standing scale is: far from the reference; or, 8 bits, the largest weight not at code
-// ±127 or ±128, where quantizers put it; or, fewer bits, integers larger than they need be.
-static double unlikely(const group *g, const nearest *near, float scale, float largest) {
+// ±127 or ±128, where quantizers put it, and pruned ones not at 0; or, fewer bits, integers larger
+// than they need be.
+static double unlikely(const group *g, const marks *m, float scale, float largest) {
     if (g->reference) {
         bool clear;
         reading r = read_as(g, scale, &clear);
         return distance(g, &r);
     }
-    if (g->f->bits == 8) return g->f->asymmetric ? 0 : fabs(top_code(g, near, scale) - 127.5);
+    if (g->f->bits == 8 && g->f->asymmetric) return 0;
+    if (g->f->bits == 8) return fabs(top_code(g, m, scale) - 127.5) + pruned_code(g, m, scale);
     return (double)(largest / scale) < 1.008 ? 0 : (double)(largest / scale); // or a neighbour of it
 }
 
@@ -193,10 +217,10 @@ static float choose(const group *g, qn_lattice_fit *fit, double *least) {
     float equal[QN_MAX_STANDING];
     *least = INFINITY;
     if (fit->n == 1) return fit->scales[0];
-    nearest near = near_zero(g);
+    marks m = marks_of(g);
     qsort(fit->scales, fit->n, sizeof *fit->scales, falling);
     for (size_t i = 0; i < fit->n; i++) {
-        double u = unlikely(g, &near, fit->scales[i], fit->scales[0]);
+        double u = unlikely(g, &m, fit->scales[i], fit->scales[0]);
         if (u < *least) *least = u, same = 0;
         if (u == *least) equal[same++] = fit->scales[i];
     }
@@ -236,11 +260,14 @@ static bool two_codes(const group *g, const reading *r) {
 }
 
 // A group of one negative value is what padding looks like through a signed view: code 0 became
-// −128 throughout. Many scales stand for a constant; the one that makes it zeros is the likely one.
-static bool is_padding(const group *g, const qn_lattice_fit *fit) {
+// −128 throughout. Many scales stand for a constant; the one that makes it zeros is the likely one, if
+// it is a number of its format. 0: there is none.
+static float padding_scale(const group *g, const qn_lattice_fit *fit) {
     float scale = -g->v[0] / 128;
-    return g->f->kind == QN_SIGNED_VIEW && fit->constant && scale > 0 &&
-           qn_lattice_value(&g->f->rule, scale, -128) == g->v[0];
+    if (g->f->kind != QN_SIGNED_VIEW || !fit->constant || !(scale > 0)) return 0;
+    if (g->f->rule.scale == QN_DT_F16) scale = qn_f16_to_f32(qn_f32_to_f16(scale));
+    if (g->f->rule.scale == QN_DT_BF16) scale = qn_bf16_to_f32(qn_f32_to_bf16(scale));
+    return qn_lattice_value(&g->f->rule, scale, -128) == g->v[0] ? scale : 0;
 }
 
 // What was found of a group besides its values.
@@ -263,12 +290,13 @@ static void tell_codes(const group *g, const reading *r, mended *m) {
     m->scale = (float)r->sign * r->scale;
 }
 
-static void mend_zeros(const group *g, const qn_lattice_fit *fit, float *out, mended *m) {
+// scale 0: it is gone, and nothing but zeros is likely.
+static void mend_zeros(const group *g, const qn_lattice_fit *fit, float scale, float *out,
+                       mended *m) {
     memset(out, 0, g->n * sizeof *out);
     m->code_min = m->code_max = g->f->kind == QN_SIGNED_VIEW ? 128 : 0;
-    m->scale = fit->blank ? 0 : -g->v[0] / 128;
-    // Blank: the scale is gone; nothing but zeros is likely.
-    m->bound = fit->blank ? INFINITY : spread(g, fit, 0, out);
+    m->scale = scale;
+    m->bound = scale == 0 ? INFINITY : spread(g, fit, 0, out);
 }
 
 // The rule that found the scales allows 128 and −128 at once, which no byte has under one sign.
@@ -298,8 +326,9 @@ static bool mend_group(const group *g, float *out, mended *m) {
     qn_lattice_rule rule = g->f->rule;
     rule.outermost = !g->reference; // a reference chooses among all
     qn_lattice_find(&rule, g->v, g->n, &fit);
-    if (fit.blank || (is_padding(g, &fit) && !g->reference)) {
-        mend_zeros(g, &fit, out, m);
+    float padding = fit.blank || g->reference ? 0 : padding_scale(g, &fit);
+    if (fit.blank || padding > 0) {
+        mend_zeros(g, &fit, padding, out, m);
         return true;
     }
     if (fit.n == 0) return false;
