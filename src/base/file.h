@@ -44,6 +44,10 @@ bool qn_writer_put_at(qn_writer *w, uint64_t at, const void *data, size_t n, qn_
 // Room for n bytes more, which put_at fills: from any thread, until something else is added.
 bool qn_writer_reserve(qn_writer *w, uint64_t n, qn_err *err);
 bool qn_writer_commit(qn_writer *w, qn_err *err); // w must still be freed
+// Commit in two steps, for a file in a folder that gets its own name later: named it can be read
+// while the disk still works; settled it is on the disk, or an error says why not.
+bool qn_writer_name(qn_writer *w, qn_err *err);
+bool qn_writer_settle(qn_writer *w, qn_err *err);
 void qn_writer_free(qn_writer *w);
 bool qn_file_write(const char *path, const void *data, size_t n, qn_err *err); // all of it, so
 

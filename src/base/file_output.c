@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@
 #include "base/mem.h"
 
 #define BUFFER ((size_t)1 << 20)
-#define SENT ((size_t)16 << 20) // bytes written between two calls to bring them to the disk
+#define SENT ((size_t)16 << 20) // bytes after which the helper is woken
 #define MARK ".quern-tmp-"
 
 static bool cannot(const char *verb, const char *path, int e, qn_err *err) {
@@ -132,8 +133,13 @@ struct qn_writer {
     uint64_t flushed, expected;
     size_t n; // bytes waiting in buffer
     char *buffer;
-    atomic_size_t unsent; // bytes written since the system was last asked to bring them to the disk
-    atomic_flag sending;  // a thread is asking
+    atomic_size_t unsent; // bytes written since the helper was last woken
+    struct helper {
+        bool there, stop, woken;
+        pthread_t thread;
+        pthread_mutex_t lock;
+        pthread_cond_t wake;
+    } helper;
 };
 
 // Renaming over /dev/null or a pipe would destroy it: such targets are written as they are.
@@ -154,7 +160,8 @@ static int open_target(qn_writer *w) {
 
 qn_writer *qn_writer_new(const char *path, qn_err *err) {
     qn_writer *w = QN_NEW(qn_writer);
-    atomic_flag_clear(&w->sending);
+    pthread_mutex_init(&w->helper.lock, NULL);
+    pthread_cond_init(&w->helper.wake, NULL);
     w->path = qn_strdup(path);
     w->fd = open_target(w);
     if (w->fd < 0) {
@@ -167,20 +174,52 @@ qn_writer *qn_writer_new(const char *path, qn_err *err) {
     return w;
 }
 
-// Has the system begin to bring what is dirty to the disk, every few megabytes: the disk then works
-// while the next bytes are made, and the commit waits for the last few only. A hint: failures show
-// in the commit's fsync. Where the disk is the slower one the call waits for it; another thread then
-// goes on making bytes rather than wait too.
-static void sent(qn_writer *w, size_t n) {
+// The helper has the system begin to bring what is dirty to the disk, every few megabytes: the disk
+// then works while the next bytes are made, and a sync waits for the last few only. A thread of its
+// own, because the call waits where the disk is the slower one. A hint: without the helper the work
+// is left to fsync, and failures show there.
+static void *help(void *arg) {
+    qn_writer *w = arg;
+    struct helper *h = &w->helper;
+    pthread_mutex_lock(&h->lock);
+    for (;;) {
+        while (!h->woken && !h->stop) pthread_cond_wait(&h->wake, &h->lock);
+        if (h->stop) break;
+        h->woken = false;
+        pthread_mutex_unlock(&h->lock);
 #ifdef SYNC_FILE_RANGE_WRITE
-    if (!w->temporary || atomic_fetch_add(&w->unsent, n) + n < SENT) return;
-    if (atomic_flag_test_and_set(&w->sending)) return;
-    atomic_store(&w->unsent, 0);
-    (void)sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-    atomic_flag_clear(&w->sending);
-#else
-    (void)w, (void)n;
+        (void)sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 #endif
+        pthread_mutex_lock(&h->lock);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return NULL;
+}
+
+static void wake_helper(qn_writer *w) {
+    struct helper *h = &w->helper;
+    pthread_mutex_lock(&h->lock);
+    if (!h->there) h->there = pthread_create(&h->thread, NULL, help, w) == 0;
+    h->woken = true;
+    pthread_cond_signal(&h->wake);
+    pthread_mutex_unlock(&h->lock);
+}
+
+static void end_helper(qn_writer *w) {
+    struct helper *h = &w->helper;
+    if (!h->there) return;
+    pthread_mutex_lock(&h->lock);
+    h->stop = true;
+    pthread_cond_signal(&h->wake);
+    pthread_mutex_unlock(&h->lock);
+    pthread_join(h->thread, NULL);
+    h->there = false;
+}
+
+static void wrote(qn_writer *w, size_t n) {
+    if (!w->temporary || atomic_fetch_add(&w->unsent, n) + n < SENT) return;
+    atomic_store(&w->unsent, 0);
+    wake_helper(w);
 }
 
 static bool write_all(qn_writer *w, const char *data, size_t n, qn_err *err) {
@@ -191,7 +230,7 @@ static bool write_all(qn_writer *w, const char *data, size_t n, qn_err *err) {
         data += put;
         n -= (size_t)put;
         w->flushed += (uint64_t)put;
-        sent(w, (size_t)put);
+        wrote(w, (size_t)put);
     }
     return true;
 }
@@ -238,7 +277,7 @@ bool qn_writer_put_at(qn_writer *w, uint64_t at, const void *data, size_t n, qn_
         p += put;
         n -= (size_t)put;
         at += (uint64_t)put;
-        sent(w, (size_t)put);
+        wrote(w, (size_t)put);
     }
     return true;
 }
@@ -250,27 +289,59 @@ bool qn_writer_reserve(qn_writer *w, uint64_t n, qn_err *err) {
     return true;
 }
 
-bool qn_writer_commit(qn_writer *w, qn_err *err) {
-    if (!qn_maps_unchanged(err)) return false;
-    if (!flush(w, err)) return false;
-    if (w->expected > w->flushed && ftruncate(w->fd, (off_t)w->flushed) != 0)
-        return cannot("write", w->path, errno, err);
+static bool sync_file(qn_writer *w, qn_err *err) {
+    end_helper(w);
     if (w->temporary && fsync(w->fd) != 0 && errno != EINVAL)
         return cannot("write", w->path, errno, err);
+    return true;
+}
+
+static bool complete(qn_writer *w, qn_err *err) {
+    if (!qn_maps_unchanged(err) || !flush(w, err)) return false;
+    if (w->expected > w->flushed && ftruncate(w->fd, (off_t)w->flushed) != 0)
+        return cannot("write", w->path, errno, err);
+    return true;
+}
+
+static bool give_name(qn_writer *w, qn_err *err) {
     if (w->temporary && rename(w->temporary, w->path) != 0)
         return cannot("write", w->path, errno, err);
     w->committed = true;
-    // Closed last, for the lock; an error that close would tell (NFS) fsync has told already.
+    return true;
+}
+
+// Closed last, for the lock; an error that close would tell (NFS) fsync has told already.
+static void close_target(qn_writer *w) {
     close(w->fd);
     w->fd = -1;
+}
+
+bool qn_writer_commit(qn_writer *w, qn_err *err) {
+    if (!complete(w, err) || !sync_file(w, err) || !give_name(w, err)) return false;
+    close_target(w);
     if (w->temporary) sync_parent(w->path);
+    return true;
+}
+
+bool qn_writer_name(qn_writer *w, qn_err *err) {
+    if (!complete(w, err)) return false;
+    if (w->helper.there) wake_helper(w); // for the last bytes
+    return give_name(w, err);
+}
+
+bool qn_writer_settle(qn_writer *w, qn_err *err) {
+    if (!sync_file(w, err)) return false;
+    close_target(w);
     return true;
 }
 
 void qn_writer_free(qn_writer *w) {
     if (!w) return;
+    end_helper(w);
     if (!w->committed && w->temporary) unlink(w->temporary);
     if (w->fd >= 0) close(w->fd);
+    pthread_mutex_destroy(&w->helper.lock);
+    pthread_cond_destroy(&w->helper.wake);
     free(w->path);
     free(w->temporary);
     free(w->buffer);

@@ -53,30 +53,20 @@ uint8_t *qn_put_queue_take(qn_put_queue *q, size_t n) {
     pthread_mutex_lock(&q->lock);
     while (!(b = in_state(q, FREE))) pthread_cond_wait(&q->freed, &q->lock);
     b->state = TAKEN;
-    pthread_mutex_unlock(&q->lock);
-    if (n > b->cap) {
+    if (n > b->cap) { // under the lock: blocks are known by their bytes
         free(b->bytes);
         b->bytes = qn_alloc(n);
         b->cap = n;
     }
-    return b->bytes;
+    uint8_t *bytes = b->bytes;
+    pthread_mutex_unlock(&q->lock);
+    return bytes;
 }
 
 static block *holding(qn_put_queue *q, const uint8_t *buffer) {
     size_t i = 0;
     while (q->blocks[i].state != TAKEN || q->blocks[i].bytes != buffer) i++;
     return &q->blocks[i];
-}
-
-static void let_go(qn_put_queue *q, block *b) {
-    b->state = FREE;
-    pthread_cond_signal(&q->freed);
-}
-
-void qn_put_queue_drop(qn_put_queue *q, uint8_t *buffer) {
-    pthread_mutex_lock(&q->lock);
-    let_go(q, holding(q, buffer));
-    pthread_mutex_unlock(&q->lock);
 }
 
 bool qn_put_queue_put(qn_put_queue *q, qn_shards *s, uint64_t at, uint8_t *buffer, size_t n,
@@ -93,7 +83,8 @@ bool qn_put_queue_put(qn_put_queue *q, qn_shards *s, uint64_t at, uint8_t *buffe
         ok = ok && qn_shards_put(s, b->at, b->bytes, b->n, err); // after an error they are let go
         pthread_mutex_lock(&q->lock);
         q->writing = false;
-        let_go(q, b);
+        b->state = FREE;
+        pthread_cond_signal(&q->freed);
     }
     pthread_mutex_unlock(&q->lock);
     return ok;

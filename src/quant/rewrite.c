@@ -381,6 +381,7 @@ static bool run_init(run *u, qn_err *err) {
 }
 
 static void run_done(run *u) {
+    qn_shards_free(u->shards);
     qn_big_free(u->stage, STEP);
     qn_put_queue_free(u->puts);
     qn_survey_free(u->survey);
@@ -399,9 +400,7 @@ static bool write_tensors(run *u, const char *dir, json_t *list, qn_err *err) {
     }
     for (size_t i = 0; ok && i < r->n_tensors; i++)
         ok = write_tensor(u, &r->tensors[i], list, err);
-    ok = ok && qn_shards_finish(u->shards, err);
-    qn_shards_free(u->shards);
-    return ok;
+    return ok && qn_shards_name(u->shards, err);
 }
 
 // ---- the folder ----
@@ -528,7 +527,8 @@ static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {
         return false;
     summarize(u, dir, report);
     note_faded(u);
-    if (r->prove && !r->prove(r->user, dir, report, err)) return false;
+    if (r->prove && !r->prove(r->user, dir, report, err)) return false; // while the disk works
+    if (!qn_shards_finish(u->shards, err)) return false;
     json_object_set_new(report, "notes", r->notes ? json_copy(r->notes) : json_array());
     json_object_set_new(report, "seconds", json_real(qn_now() - started));
     return write_json(dir, "quern-report.json", report, err);

@@ -85,16 +85,16 @@ static float number(const qn_tensor *t, size_t index) {
     }
 }
 
-// Bit `at` of a run of 32-bit words that begins at word `first` and goes on every `stride` words.
-static unsigned bit(const qn_tensor *t, size_t first, size_t stride, size_t at) {
-    return (unsigned)(bytes_at(t, first + at / 32 * stride, 4) >> at % 32 & 1);
-}
-
-// Field k of a dense bit stream, lowest bit first.
+// Field k of a dense bit stream, lowest bit first, bit by bit. The stream's 32-bit words begin at word
+// `first` and go on every `stride` words.
 static int field(const qn_tensor *t, size_t first, size_t stride, size_t k, unsigned bits) {
+    size_t at = k * bits;
+    uint64_t word = bytes_at(t, first + at / 32 * stride, 4);
     int v = 0;
-    for (unsigned i = 0; i < bits; i++)
-        v |= (int)bit(t, first, stride, k * bits + i) << i;
+    for (unsigned i = 0; i < bits; i++, at++) {
+        if (i && at % 32 == 0) word = bytes_at(t, first + at / 32 * stride, 4);
+        v |= (int)(word >> at % 32 & 1) << i;
+    }
     return v;
 }
 

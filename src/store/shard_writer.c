@@ -32,7 +32,8 @@ struct qn_shards {
     size_t next;     // tensor being filled
     uint64_t left;   // of its bytes
     uint64_t reserved_at; // where they begin in the file, between reserve and release
-    qn_writer *out;
+    bool written; // all files have their names
+    qn_writer *out, *named; // being written; written, perhaps not on the disk yet
 };
 
 static qn_shards *new_shards(const json_t *metadata, qn_err *err) {
@@ -71,6 +72,7 @@ void qn_shards_free(qn_shards *s) {
     if (!s) return;
     for (size_t i = 0; i < s->n; i++) qn_free(s->list[i].name);
     qn_writer_free(s->out);
+    qn_writer_free(s->named);
     json_decref(s->metadata);
     free(s->list);
     free(s->dir);
@@ -188,9 +190,21 @@ static bool open_shard(qn_shards *s, qn_err *err) {
     return s->out && write_header(s, err);
 }
 
+static bool settle(qn_shards *s, qn_err *err) {
+    bool ok = !s->named || qn_writer_settle(s->named, err);
+    qn_writer_free(s->named);
+    s->named = NULL;
+    return ok;
+}
+
+// A shard goes to the disk while the next one is made.
 static bool close_shard(qn_shards *s, qn_err *err) {
-    bool ok = qn_writer_commit(s->out, err);
-    qn_writer_free(s->out);
+    if (!settle(s, err)) return false;
+    bool ok = s->dir ? qn_writer_name(s->out, err) : qn_writer_commit(s->out, err);
+    if (ok && s->dir)
+        s->named = s->out;
+    else
+        qn_writer_free(s->out);
     s->out = NULL;
     s->shard++;
     return ok;
@@ -275,11 +289,16 @@ static bool write_index(qn_shards *s, qn_err *err) {
     return ok;
 }
 
-bool qn_shards_finish(qn_shards *s, qn_err *err) {
+bool qn_shards_name(qn_shards *s, qn_err *err) {
     if (!s->n_shards && !start(s, err)) return false;
     if (s->next < s->n)
         return qn_fail(err, QN_USAGE, "tensor %s: %llu of its bytes were not written",
                        s->list[s->next].name, (unsigned long long)s->left);
     if (!close_shard(s, err)) return false;
+    s->written = true;
     return s->n_shards == 1 || write_index(s, err);
+}
+
+bool qn_shards_finish(qn_shards *s, qn_err *err) {
+    return (s->written || qn_shards_name(s, err)) && settle(s, err);
 }

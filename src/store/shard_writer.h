@@ -19,6 +19,8 @@ bool qn_shards_reserve(qn_shards *s, qn_err *err);
 bool qn_shards_put(qn_shards *s, uint64_t at, const void *data, size_t n, qn_err *err);
 bool qn_shards_release(qn_shards *s, qn_err *err);
 bool qn_shards_finish(qn_shards *s, qn_err *err); // all bytes must have been added
+// Before finish, or left out: from here on the files can be read, while the disk still works.
+bool qn_shards_name(qn_shards *s, qn_err *err);
 void qn_shards_free(qn_shards *s);
 // One standalone file (dumps): the same, to exactly this path, renamed when complete.
 qn_shards *qn_shards_new_file(const char *path, const json_t *metadata, qn_err *err);

@@ -260,6 +260,37 @@ static void room_is_found_beforehand(void **state) {
     free(path);
 }
 
+// Enough for the helper to send some of it ahead: named it can be read, settled it stays.
+static void a_name_before_the_disk(void **state) {
+    (void)state;
+    enum { PIECE = 1 << 20, PIECES = 40 };
+    qn_err err = {0};
+    char *path = in_room("file"), *piece = qn_alloc(PIECE);
+    qn_writer *w = qn_writer_new(path, &err);
+    assert_true(qn_writer_reserve(w, (uint64_t)PIECE * PIECES, &err));
+    for (int i = PIECES; i-- > 0;) {
+        memset(piece, i, PIECE);
+        assert_true(qn_writer_put_at(w, (uint64_t)i * PIECE, piece, PIECE, &err));
+    }
+    assert_false(qn_file_exists(path));
+    assert_true(qn_writer_name(w, &err));
+    qn_map m;
+    assert_true(qn_map_open(&m, path, &err));
+    assert_int_equal(m.n, (size_t)PIECE * PIECES);
+    for (size_t i = 0; i < m.n; i += 4095) assert_int_equal(m.data[i], i / PIECE);
+    qn_map_close(&m);
+    assert_true(qn_writer_settle(w, &err));
+    qn_writer_free(w);
+    assert_int_equal(entries(room), 1);
+    w = qn_writer_new(path, &err); // given up with the helper at work: the old one stays
+    for (int i = 0; i < PIECES; i++) assert_true(qn_writer_add(w, piece, PIECE, &err));
+    qn_writer_free(w);
+    assert_int_equal(qn_file_size(path), (int64_t)PIECE * PIECES);
+    assert_int_equal(entries(room), 1);
+    free(piece);
+    free(path);
+}
+
 static void folder_appears_at_commit(void **state) {
     (void)state;
     qn_err err = {0};
@@ -404,6 +435,7 @@ int main(void) {
         IN_ROOM(devices_are_written_not_replaced),
         IN_ROOM(full_disk_is_an_error_and_leaves_nothing),
         IN_ROOM(room_is_found_beforehand),
+        IN_ROOM(a_name_before_the_disk),
         IN_ROOM(folder_appears_at_commit),
         IN_ROOM(overwrite_swaps_whole_folders),
         IN_ROOM(leftovers_of_a_killed_run_go),
