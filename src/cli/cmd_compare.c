@@ -142,7 +142,7 @@ static void print_layers(const json_t *report) {
     print_table(at(report, "tensors"), keys, heads, "<>>>>>", MOST_LAYERS);
     print_drafts(at(report, "tensors"));
     if (text_of(report, "first_layer")[0])
-        qn_out_addf("\nfirst layer below the cosine           %s\n",
+        qn_out_addf("\nfirst layer that differs               %s\n",
                     text_of(report, "first_layer"));
 }
 

@@ -288,6 +288,22 @@ static void where_a_computation_broke(void **state) {
     scratch_remove(a);
 }
 
+// The cosine of the layer at fault may stay high: the layer is found all the same.
+static void a_fault_above_the_cosine(void **state) {
+    (void)state;
+    float louder[T * H], shifted[T * V];
+    for (int i = 0; i < T * H; i++) louder[i] = hidden[1][i] * 1.02f;
+    for (int i = 0; i < T * V; i++) shifted[i] = logits[i] + (i % V == 1 ? 0.01f : 0);
+    char *a = usual_dump("a.safetensors", QN_DT_F32, logits, hidden[1]);
+    char *b = usual_dump("b.safetensors", QN_DT_F32, shifted, louder);
+    json_t *r = compare(a, b);
+    is_verdict(r, "different");
+    assert_string_equal(json_string_value(at(r, "first_layer")), "hidden.1");
+    json_decref(r);
+    scratch_remove(a);
+    scratch_remove(b);
+}
+
 static void what_cannot_be_compared(void **state) {
     (void)state;
     float other[T];
@@ -372,7 +388,7 @@ int main(void) {
         cmocka_unit_test(equal_in_every_dtype),
         cmocka_unit_test(figures_are_those_of_the_formulas),
         cmocka_unit_test(thresholds_decide),
-        cmocka_unit_test(the_first_layer_that_parts),
+        cmocka_unit_test(the_first_layer_that_parts), cmocka_unit_test(a_fault_above_the_cosine),
         cmocka_unit_test(the_last_position_alone),
         cmocka_unit_test(vocabulary_padding),
         cmocka_unit_test(nan_has_its_place_named),
