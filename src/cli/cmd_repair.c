@@ -1,4 +1,6 @@
 // `quern repair`: undoes what `quern check` recognises.
+#include <string.h>
+
 #include "base/progress.h"
 #include "cli/report_table.h"
 #include "quant/repair.h"
@@ -14,7 +16,10 @@ static int run(const qn_args *a, qn_err *err) {
         return -1;
     json_t *report = NULL;
     bool ok = qn_repair(qn_args_at(a, 0), qn_args_at(a, 1), &o, &report, err);
-    return qn_report_done(a, ok, report);
+    const char *verdict = json_string_value(json_object_get(report, "verdict"));
+    bool incomplete = verdict && strcmp(verdict, "incomplete") == 0;
+    int status = qn_report_done(a, ok, report);
+    return status == 0 && incomplete ? 1 : status;
 }
 
 static const qn_option options[] = {
@@ -33,7 +38,9 @@ const qn_command qn_cmd_repair = {
     .about = "Undoes signed-view (8-bit codes read as signed, zero point forgotten), zero-offset\n"
              "(zero point off by one) and label-mismatch (config and tensors disagree), from the\n"
              "damaged files alone. Says per tensor what was exact and what is an estimate. Refuses,\n"
-             "and writes nothing, when there is nothing to repair or when it is not sure.",
+             "and writes nothing, when there is nothing to repair or when it is not sure. Single\n"
+             "matrices that may be damaged but cannot be judged are left as they are and named;\n"
+             "the exit status is then 1.",
     .examples = "quern repair Qwen3-1.7B-broken Qwen3-1.7B-right\n"
                 "quern repair BROKEN OUT --reference Qwen/Qwen3-1.7B\n"
                 "quern check BROKEN; quern repair BROKEN OUT --json\n",

@@ -209,7 +209,9 @@ void qn_print_report(const qn_args *a, const json_t *report) {
         return;
     }
     print_tensors(at(report, "tensors"));
-    qn_out_addf("%s  %s\n", text_of(report, "command"), text_of(report, "result"));
+    bool part = strcmp(text_of(report, "verdict"), "incomplete") == 0;
+    qn_out_addf("%s  %s%s\n", text_of(report, "command"), text_of(report, "result"),
+                part ? "  INCOMPLETE: some matrices may still be damaged (notes below)" : "");
     print_summary(at(report, "summary"));
     print_proof(at(report, "independent_check"));
     print_notes(at(report, "notes"));

@@ -146,11 +146,20 @@ static void find_origin(void *ctx, size_t i, int thread) {
 
 void qn_check_origins(qn_pool *pool, const qn_check_tensor *list, json_t *const *entries, size_t n,
                       qn_problems *problems) {
+    static const char *const codes[QN_N_WRONG] = {"", "signed-view", "zero-offset"};
     origins o = {list, QN_NEW_ARRAY(qn_wrong_finding, n)};
+    const qn_weight **weights = QN_NEW_ARRAY(const qn_weight *, n);
+    for (size_t i = 0; i < n; i++) weights[i] = may_have_origin(&list[i]) ? list[i].w : NULL;
     qn_pool_run(pool, n, find_origin, &o);
-    for (size_t i = 0; i < n; i++)
-        if (o.findings[i].kind != QN_RIGHT)
-            report_origin(&list[i], &o.findings[i], entries[i], problems);
+    qn_wrong_codes_settle(pool, weights, n, o.findings);
+    for (size_t i = 0; i < n; i++) {
+        const qn_wrong_finding *f = &o.findings[i];
+        if (f->kind != QN_RIGHT) report_origin(&list[i], f, entries[i], problems);
+        if (f->unclear)
+            qn_problem_add(problems, QN_WARNING, codes[f->suspected], list[i].w->name, list[i].order,
+                           "perhaps, as other matrices are: %s", f->evidence);
+    }
+    free(weights);
     free(o.findings);
 }
 

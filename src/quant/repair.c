@@ -34,10 +34,18 @@ typedef struct patient {
     uint64_t rows_checked, mismatches;
 } patient;
 
+// A matrix that may be damaged and is left as it is.
+typedef struct doubtful {
+    const qn_weight *w;
+    char why[320];
+} doubtful;
+
 typedef struct clinic {
     qn_source_model model, reference;
     patient *patients;
     size_t n;
+    doubtful *left;
+    size_t n_left;
     int n_threads;
 } clinic;
 
@@ -105,8 +113,16 @@ typedef struct look {
 
 static bool is_matrix(const qn_source_model *m, const qn_weight *w) {
     const qn_expected *e = qn_layout_find(&m->layout, w->name);
-    return !w->scheme && w->parts[0]->n_dims >= 2 && e &&
-           (e->role == QN_ROLE_LINEAR || e->role == QN_ROLE_EXPERTS || e->role == QN_ROLE_HEAD);
+    if (w->scheme || w->parts[0]->n_dims < 2 || !e) return false;
+    switch (e->role) { // what check looks at
+    case QN_ROLE_LINEAR:
+    case QN_ROLE_EXPERTS:
+    case QN_ROLE_HEAD:
+    case QN_ROLE_EMBED:
+    case QN_ROLE_SMALL:
+    case QN_ROLE_VISION: return true;
+    default: return false;
+    }
 }
 
 static void look_at(void *ctx, size_t i, int thread) {
@@ -128,15 +144,6 @@ static bool complete(const clinic *c, const patient *p, qn_err *err) {
                    "to group and are not in the file; give the original (--reference)", p->w->name);
 }
 
-// What is likely in one matrix is certain when the same mistake is certain in another.
-static bool seen_elsewhere(const qn_wrong_finding *all, size_t n, const qn_wrong_finding *f) {
-    for (size_t i = 0; i < n; i++)
-        if (all[i].certain && all[i].kind == f->kind && all[i].shift == f->shift &&
-            all[i].bits == f->bits)
-            return true;
-    return false;
-}
-
 static bool admit(clinic *c, const qn_weight *w, const qn_wrong_finding *f, qn_err *err) {
     if (!f->certain)
         return qn_fail(err, QN_INPUT, "tensor %s: perhaps %s, but not certainly (%s); not repaired",
@@ -155,13 +162,76 @@ static bool admit(clinic *c, const qn_weight *w, const qn_wrong_finding *f, qn_e
     return qn_fail(err, QN_INPUT, "reference: tensor %s is missing or has another shape", w->name);
 }
 
+// How far rows spread over a matrix are from the original's, relative: as they are (f NULL) or mended.
+// Infinite: cannot be said.
+static double far_from_original(const qn_weight *w, const qn_weight *o, const qn_wrong_finding *f) {
+    enum { ROWS = 32 };
+    const qn_tensor *t = w->parts[0];
+    size_t cols = t->shape[t->n_dims - 1], rows = t->n / cols, n = rows < ROWS ? rows : ROWS;
+    float *a = QN_NEW_ARRAY(float, cols), *b = QN_NEW_ARRAY(float, cols);
+    float *x = QN_NEW_ARRAY(float, cols), *scales = QN_NEW_ARRAY(float, cols);
+    double *bounds = QN_NEW_ARRAY(double, cols), off = 0, all = 0;
+    bool ok = true;
+    for (size_t i = 0; ok && i < n; i++) {
+        size_t r = i * rows / n;
+        qn_mended_row row = {.values = x, .bounds = bounds, .scales = scales, .reference = b};
+        qn_tensor_to_f32(t, r * cols, cols, a);
+        ok = qn_weight_decode(o, r, 1, b, NULL) &&
+             (!f || qn_wrong_codes_mend(f, a, cols, w->name, &row, NULL));
+        for (size_t k = 0; ok && k < cols; k++) {
+            double d = (double)(f ? x : a)[k] - (double)b[k];
+            off += d * d;
+            all += (double)b[k] * (double)b[k];
+        }
+    }
+    free(a), free(b), free(x), free(scales), free(bounds);
+    return ok ? sqrt(off / fmax(all, 1e-30)) : INFINITY;
+}
+
+// What the matrices do not say the original may: which reading is near it.
+static bool settle_by_original(clinic *c, const qn_weight *w, const qn_wrong_finding *f, bool *done,
+                               qn_err *err) {
+    enum { NEAR = 5 }; // parts of the weights' size
+    const qn_weight *o = c->reference.ckpt ? qn_ckpt_weight(c->reference.ckpt, w->name) : NULL;
+    qn_wrong_finding as = *f;
+    *done = false;
+    if (!o || o->rows * o->cols != w->parts[0]->n) return true;
+    as.kind = f->suspected;
+    as.certain = true;
+    *done = far_from_original(w, o, NULL) * NEAR < 1;
+    if (*done || far_from_original(w, o, &as) * NEAR >= 1) return true;
+    *done = true;
+    return admit(c, w, &as, err);
+}
+
+static bool leave(clinic *c, const qn_weight *w, const qn_wrong_finding *f, qn_err *err) {
+    bool done;
+    if (!settle_by_original(c, w, f, &done, err)) return false;
+    if (done) return true;
+    doubtful *d = &c->left[c->n_left++];
+    d->w = w;
+    snprintf(d->why, sizeof d->why, "%s", f->evidence);
+    return true;
+}
+
+static void find_all(clinic *c, qn_pool *pool, look *l) {
+    size_t n = c->model.n_weights;
+    const qn_weight **list = QN_NEW_ARRAY(const qn_weight *, n);
+    qn_pool_run(pool, n, look_at, l);
+    for (size_t i = 0; i < n; i++)
+        if (is_matrix(&c->model, c->model.weights[i])) list[i] = c->model.weights[i];
+    qn_wrong_codes_settle(pool, list, n, l->findings);
+    free(list);
+}
+
 static bool examine(clinic *c, size_t hint, qn_err *err) {
     size_t n = c->model.n_weights;
     qn_pool *pool = qn_pool_new(c->n_threads, err);
     if (!pool) return false;
     look l = {c, hint, QN_NEW_ARRAY(qn_wrong_finding, n), QN_NEW_ARRAY(qn_err, n)};
     c->patients = QN_NEW_ARRAY(patient, n);
-    qn_pool_run(pool, n, look_at, &l);
+    c->left = QN_NEW_ARRAY(doubtful, n);
+    find_all(c, pool, &l);
     qn_pool_free(pool);
     bool ok = true;
     for (size_t i = 0; ok && i < n; i++) {
@@ -169,8 +239,9 @@ static bool examine(clinic *c, size_t hint, qn_err *err) {
             *err = l.errs[i];
             ok = false;
         } else if (l.findings[i].kind != QN_RIGHT) {
-            l.findings[i].certain |= seen_elsewhere(l.findings, n, &l.findings[i]);
             ok = admit(c, c->model.weights[i], &l.findings[i], err);
+        } else if (l.findings[i].unclear) {
+            ok = leave(c, c->model.weights[i], &l.findings[i], err);
         }
     }
     free(l.findings);
@@ -261,6 +332,8 @@ static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
     json_object_set_new(o, "mismatches", json_integer((json_int_t)bad));
     json_object_set_new(report, "independent_check", o);
     json_object_set_new(s, "repaired", json_integer((json_int_t)c->n));
+    if (c->n_left) json_object_set_new(s, "left_as_they_were", json_integer((json_int_t)c->n_left));
+    json_object_set_new(report, "verdict", json_string(c->n_left ? "incomplete" : "complete"));
     tell_groups(&sum, s);
     tell_codes(&sum, s);
     if (!bad) return true;
@@ -276,8 +349,16 @@ static patient *patient_of(clinic *c, const qn_weight *w) {
     return NULL;
 }
 
+static const doubtful *doubtful_of(const clinic *c, const qn_weight *w) {
+    for (size_t i = 0; i < c->n_left; i++)
+        if (c->left[i].w == w) return &c->left[i];
+    return NULL;
+}
+
 static void describe(void *user, const qn_out_tensor *t, json_t *entry) {
     const patient *p = t->source ? patient_of(user, t->source) : NULL;
+    const doubtful *d = t->source ? doubtful_of(user, t->source) : NULL;
+    if (d) json_object_set_new(entry, "left_because", json_string(d->why));
     if (!p) return;
     const char *kind = p->finding.kind == QN_SIGNED_VIEW ? "signed-view" : "zero-offset";
     json_object_set_new(entry, "repaired", json_string(kind));
@@ -299,6 +380,26 @@ static void add_tensor(qn_rewrite *r, clinic *c, const qn_weight *w) {
     o->user = p;
 }
 
+// Every one by name: what is left is the first thing to know about the result.
+static void note_left(const clinic *c, size_t matrices, json_t *notes) {
+    for (size_t i = 0; i < c->n_left; i++)
+        json_array_append_new(notes, json_sprintf("%s may be damaged and was left as it is: %s",
+                                                  c->left[i].w->name, c->left[i].why));
+    size_t right = matrices - c->n - c->n_left;
+    if (right)
+        json_array_append_new(notes, json_sprintf("%d of %d matrices show no sign of damage and were "
+                                                  "copied as they are", (int)right, (int)matrices));
+}
+
+static char *readme_note(const clinic *c) {
+    if (c->n_left == 0)
+        return qn_strf("Repaired by quern %s: %zu of its matrices were wrong; quern-report.json says "
+                       "what was exact and what is an estimate.", QN_VERSION, c->n);
+    return qn_strf("Repaired IN PART by quern %s: %zu of its matrices were wrong; %zu more may be, "
+                   "could not be judged and are as they were. quern-report.json names them.",
+                   QN_VERSION, c->n, c->n_left);
+}
+
 static bool mend_all(clinic *c, const char *out, const qn_repair_options *o, json_t *notes,
                      json_t **report, qn_err *err) {
     qn_rewrite r = {.command = "repair", .source = c->model.ckpt, .out = out,
@@ -311,13 +412,8 @@ static bool mend_all(clinic *c, const char *out, const qn_repair_options *o, jso
         add_tensor(&r, c, c->model.weights[i]);
         matrices += is_matrix(&c->model, c->model.weights[i]);
     }
-    if (matrices > c->n)
-        json_array_append_new(r.notes, json_sprintf("%d of %d matrices show no sign of damage and were "
-                                                    "copied as they are", (int)(matrices - c->n),
-                                                    (int)matrices));
-    r.readme_note = qn_strf("Repaired by quern %s: %zu of its matrices were wrong; "
-                            "quern-report.json says what was exact and what is an estimate.",
-                            QN_VERSION, c->n);
+    note_left(c, matrices, r.notes);
+    r.readme_note = readme_note(c);
     bool ok = qn_rewrite_run(&r, report, err);
     qn_rewrite_done(&r);
     return ok;
@@ -329,6 +425,24 @@ static bool is_quantized(const qn_source_model *m) {
     return false;
 }
 
+// Act-order scatters a group's columns over the row: most matrices then look damaged, none is proven.
+static bool nothing_to_repair(const clinic *c, qn_err *err) {
+    size_t matrices = 0, holes = 0;
+    const char *path = qn_ckpt_path(c->model.ckpt);
+    for (size_t i = 0; i < c->model.n_weights; i++) {
+        if (!is_matrix(&c->model, c->model.weights[i])) continue;
+        matrices++;
+        holes += qn_wrong_codes_hole(c->model.weights[i]);
+    }
+    if (holes * 2 > matrices)
+        return qn_fail(err, QN_INPUT, "%s: %zu of %zu matrices have few values near 0, as in a "
+                       "signed-view, but no scale explains their groups (act-order?): which scale "
+                       "a column belongs to is not in the file; convert the quantized original "
+                       "instead", path, holes, matrices);
+    return qn_fail(err, QN_INPUT, "%s: nothing to repair: no matrix looks signed-view or zero-offset",
+                   path);
+}
+
 static bool treat(clinic *c, const char *out, const qn_repair_options *o, json_t *notes,
                   json_t **report, qn_err *err) {
     if (is_quantized(&c->model)) {
@@ -337,9 +451,7 @@ static bool treat(clinic *c, const char *out, const qn_repair_options *o, json_t
         return qn_relabel(&c->model, out, &relabel, notes, report, err);
     }
     if (!examine(c, o->group_size, err)) return false;
-    if (c->n == 0)
-        return qn_fail(err, QN_INPUT, "%s: nothing to repair: no matrix looks signed-view or "
-                       "zero-offset", qn_ckpt_path(c->model.ckpt));
+    if (c->n == 0) return nothing_to_repair(c, err);
     return mend_all(c, out, o, notes, report, err);
 }
 
@@ -358,6 +470,7 @@ bool qn_repair(const char *model, const char *out, const qn_repair_options *o, j
         free(c.patients[i].counted);
     }
     free(c.patients);
+    free(c.left);
     qn_source_model_close(&c.model);
     qn_source_model_close(&c.reference);
     json_decref(notes);

@@ -1,7 +1,7 @@
 // Recognising dense weights that were made from codes the wrong way. Everything rests on the lattice
 // (lattice.h): which integers the values are, under the one scale that explains a group. The lattice
-// proves that there were codes; the shape of their histogram tells right from wrong. Mending is
-// wrong_codes_mend.c's.
+// proves that there were codes; the shape of their histogram tells right from wrong. What a matrix
+// cannot tell alone is wrong_codes_like.c's, mending wrong_codes_mend.c's.
 #include "quant/wrong_codes.h"
 
 #include <math.h>
@@ -11,8 +11,12 @@
 #include "base/err.h"
 #include "base/f16.h"
 #include "base/mem.h"
+#include "quant/code_counts.h"
 
-enum { SAMPLE_ROWS = 48, MIN_GROUP = 16, VIEW_MAX = 129, OFFSET_MAX = 17, MAX_RULES = 4 };
+typedef qn_code_counts codes;
+#define of_size qn_code_count_sizes // codes of a magnitude from … to
+
+enum { MIDDLE = QN_CODE_MIDDLE, MIN_GROUP = 16, VIEW_MAX = 129, OFFSET_MAX = 17, MAX_RULES = 4 };
 
 // ---- which roundings may lie behind a file ----
 
@@ -28,53 +32,10 @@ static size_t rules_for(qn_dtype stored, int k_max, qn_lattice_rule out[MAX_RULE
     return n;
 }
 
-// ---- a sample of rows ----
-
-typedef struct sample {
-    float *rows; // [n][cols]
-    size_t n, cols;
-    qn_dtype stored; // the coarsest format that holds every value
-} sample;
-
-static bool usable(const float *row, size_t cols) {
-    bool varied = false;
-    for (size_t i = 0; i < cols; i++) {
-        if (!isfinite(row[i])) return false;
-        varied |= row[i] != row[0];
-    }
-    return varied;
-}
-
-// A file may be wider than what made its values: f16 products saved as f32, bf16 ones as f16.
-static qn_dtype coarsest(const sample *s, qn_dtype file) {
-    bool bf16 = true, f16 = true;
-    for (size_t i = 0; i < s->n * s->cols && (bf16 || f16); i++) {
-        float x = s->rows[i];
-        bf16 = bf16 && qn_bf16_to_f32(qn_f32_to_bf16(x)) == x;
-        f16 = f16 && qn_f16_to_f32(qn_f32_to_f16(x)) == x;
-    }
-    if (file == QN_DT_F16) f16 = true;
-    return bf16 ? QN_DT_BF16 : f16 ? QN_DT_F16 : QN_DT_F32;
-}
-
-// Rows spread over the matrix; constant and damaged ones say nothing.
-static void take_sample(const qn_tensor *t, sample *s) {
-    s->cols = t->shape[t->n_dims - 1];
-    size_t rows = t->n / s->cols, want = rows < SAMPLE_ROWS ? rows : SAMPLE_ROWS;
-    s->rows = qn_alloc(want * s->cols * sizeof(float));
-    s->n = 0;
-    for (size_t i = 0; i < want; i++) {
-        float *to = s->rows + s->n * s->cols;
-        qn_tensor_to_f32(t, i * rows / want * s->cols, s->cols, to);
-        s->n += usable(to, s->cols);
-    }
-    s->stored = coarsest(s, t->dtype);
-}
-
 // ---- group size ----
 
 // All but one group in fifty: a damaged one does not hide what the others say.
-static bool explained(const qn_lattice_rule *r, const sample *s, size_t group) {
+static bool explained(const qn_lattice_rule *r, const qn_code_sample *s, size_t group) {
     size_t per_row = (s->cols + group - 1) / group, allowed = s->n * per_row / 50;
     for (size_t i = 0; i < s->n; i++)
         for (size_t at = 0; at < s->cols; at += group) {
@@ -92,8 +53,8 @@ static int by_size(const void *a, const void *b) {
 
 // How far one scale goes in the rows whose first group is among the shortest; 0 when there is no
 // lattice. An eighth of the rows may be odd.
-static size_t first_run(const qn_lattice_rule *r, const sample *s) {
-    size_t runs[SAMPLE_ROWS], n_short = 0, rank = s->n / 8;
+static size_t first_run(const qn_lattice_rule *r, const qn_code_sample *s) {
+    size_t runs[QN_SAMPLE_ROWS], n_short = 0, rank = s->n / 8;
     size_t least = s->cols < MIN_GROUP ? s->cols : MIN_GROUP;
     for (size_t i = 0; i < s->n; i++) {
         runs[i] = qn_lattice_prefix(r, s->rows + i * s->cols, s->cols);
@@ -106,7 +67,7 @@ static size_t first_run(const qn_lattice_rule *r, const sample *s) {
 
 // The first value past a boundary contradicts the old scale in nearly every row, so the runs end at
 // the boundary or a little behind it. Groups are whole rows or, in practice, multiples of 8.
-static size_t find_group(const qn_lattice_rule *r, const sample *s, size_t hint) {
+static size_t find_group(const qn_lattice_rule *r, const qn_code_sample *s, size_t hint) {
     if (hint) return explained(r, s, hint) ? hint : 0;
     size_t run = first_run(r, s);
     if (run == s->cols && explained(r, s, run)) return run;
@@ -117,167 +78,10 @@ static size_t find_group(const qn_lattice_rule *r, const sample *s, size_t hint)
     return 0;
 }
 
-// ---- what the integers look like ----
-
-enum { MIDDLE = 132 };
-
-typedef struct codes {
-    uint64_t n, at[2 * MIDDLE + 1]; // values; how many have code k, at [MIDDLE + k]
-    int min, max, widest;           // over all groups; largest max − min of a group
-    size_t groups, explained, varied; // varied: explained and not constant
-    size_t precise, extreme;        // signed view: groups whose scale is not coarse; of those the
-                                    // ones with a code at ±126 and beyond
-    size_t both_ends;               // groups with codes at both ends
-    size_t at_limit;                // groups with a wrong code ±128
-    size_t beside_zero[2];          // widest groups that lie wholly below, above 0, next to it
-    size_t straddling;              // groups with codes on both sides of 0
-    double bits;                    // evidence that these are codes at all
-    double sum, mean_of_means, square_of_means, expected_square; // of right codes, per group
-    double w, x, xx, y, xy, yy;     // mean code y over 1 / scale x, for the line through groups
-} codes;
-
-typedef struct group_codes {
-    int lo, hi;
-    double sum, squares, right_sum, right_squares, bits;
-    bool zero, minus_one, near_zero;
-} group_codes;
-
-static bool read_group(const qn_lattice_rule *r, float scale, const float *v, size_t n, codes *c,
-                       group_codes *g) {
-    bool seen[MIDDLE + 1] = {false};
-    *g = (group_codes){.lo = MIDDLE, .hi = -MIDDLE, .bits = -12}; // some 2^12 scales were open
-    for (size_t i = 0; i < n; i++) {
-        int k, a;
-        if (!qn_lattice_code(r, scale, v[i], &k)) return false;
-        c->at[MIDDLE + k]++;
-        a = abs(k);
-        if (!seen[a]) g->bits -= log2(qn_lattice_chance(r, scale, v[i]));
-        seen[a] = true;
-        if (k < g->lo) g->lo = k;
-        if (k > g->hi) g->hi = k;
-        double right = k < 0 ? k + 128 : k - 128;
-        g->sum += k;
-        g->squares += (double)k * k;
-        g->right_sum += right;
-        g->right_squares += right * right;
-    }
-    g->zero = seen[0];
-    g->near_zero = seen[0] || seen[1] || seen[2];
-    for (size_t i = 0; i < n && !g->minus_one; i++) g->minus_one = v[i] < 0 && -v[i] < 1.5f * scale;
-    return true;
-}
-
-static void add_group(codes *c, const group_codes *g, float scale, size_t n) {
-    double size = (double)n, mean = g->sum / size, right = g->right_sum / size;
-    double variance = g->right_squares / size - right * right, x = 1 / (double)scale;
-    c->n += n;
-    c->varied++;
-    if (g->lo < c->min) c->min = g->lo;
-    if (g->hi > c->max) c->max = g->hi;
-    if (g->hi - g->lo > c->widest) c->widest = g->hi - g->lo;
-    bool precise = scale > 0x1p-17f; // a subnormal scale is off by more than a code
-    c->precise += precise;
-    c->extreme += precise && g->near_zero;
-    c->both_ends += g->zero && g->minus_one;
-    c->at_limit += g->lo == -128 || g->hi == 128;
-    c->straddling += g->lo < 0 && g->hi > 0;
-    if (g->bits > 0) c->bits += g->bits;
-    c->sum += g->sum;
-    c->mean_of_means += right;
-    c->square_of_means += right * right;
-    c->expected_square += variance / size;
-    c->w += size;
-    c->x += size * x;
-    c->xx += size * x * x;
-    c->y += size * mean;
-    c->xy += size * x * mean;
-    c->yy += g->squares; // with the scatter inside the groups
-}
-
-// Groups as wide as the bits allow that lie just beside 0; known only when all widths are.
-static void count_beside_zero(codes *c, int lo, int hi) {
-    if (hi - lo != c->widest) return;
-    c->beside_zero[0] += hi == -1;
-    c->beside_zero[1] += lo == 1;
-}
-
-static int falling(const void *a, const void *b) {
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x < y) - (x > y);
-}
-
-// The smallest integers, that is the largest scale; its neighbours give the same ones, so the middle.
-static float likeliest(qn_lattice_fit *fit) {
-    size_t same = 1;
-    qsort(fit->scales, fit->n, sizeof *fit->scales, falling);
-    while (same < fit->n && fit->scales[same] > 0.992f * fit->scales[0]) same++;
-    return fit->scales[same / 2];
-}
-
-static void count_codes(const qn_lattice_rule *r, const sample *s, size_t group, codes *c) {
-    qn_lattice_fit fit;
-    size_t per_row = (s->cols + group - 1) / group, n_ends = 0;
-    int(*ends)[2] = qn_alloc(s->n * per_row * sizeof *ends);
-    *c = (codes){.min = MIDDLE, .max = -MIDDLE};
-    for (size_t i = 0; i < s->n; i++)
-        for (size_t at = 0; at < s->cols; at += group) {
-            const float *v = s->rows + i * s->cols + at;
-            size_t n = s->cols - at < group ? s->cols - at : group;
-            group_codes g;
-            qn_lattice_find(r, v, n, &fit);
-            if (fit.blank) continue;
-            c->groups++;
-            c->explained += fit.n > 0;
-            if (fit.n == 0 || fit.constant) continue;
-            float scale = likeliest(&fit);
-            if (!read_group(r, scale, v, n, c, &g)) continue;
-            add_group(c, &g, scale, n);
-            ends[n_ends][0] = g.lo;
-            ends[n_ends++][1] = g.hi;
-        }
-    for (size_t i = 0; i < n_ends; i++) count_beside_zero(c, ends[i][0], ends[i][1]);
-    free(ends);
-}
+// ---- signed view ----
 
 static double share(uint64_t part, uint64_t whole) {
     return whole ? (double)part / (double)whole : 0;
-}
-
-static uint64_t of_code(const codes *c, int k) {
-    return k < -MIDDLE || k > MIDDLE ? 0 : c->at[MIDDLE + k];
-}
-
-// How many codes have a magnitude from … to.
-static uint64_t of_size(const codes *c, int from, int to) {
-    uint64_t n = 0;
-    for (int a = from; a <= to; a++) n += of_code(c, a) + (a ? of_code(c, -a) : 0);
-    return n;
-}
-
-// ---- signed view ----
-
-// Exact zeros are many in pruned and padded weights; in a signed view they are all −128, and nothing
-// is ±127. No right codes are clipped on one side only.
-static bool pruned_view(const codes *c) {
-    uint64_t zero = of_size(c, 128, 128);
-    return zero * 33 > c->n && zero > 2 * c->varied && zero > 8 * of_size(c, 127, 127);
-}
-
-// How much better, in nats, the integers fit weights around 0 when read as a signed view (right code
-// 128 − |k| from 0) than when taken as they are. Values clipped to the ends of the range and exact
-// zeros make spikes under either reading; unless there is nothing else, only what lies between counts.
-static double better_as_view(const codes *c, double *ratio) {
-    bool inside = of_size(c, 2, 126) >= 32 && !pruned_view(c);
-    int from = inside ? 2 : 0, to = inside ? 126 : 128;
-    double n = 0, as_is = 1, as_view = 1;
-    for (int a = from; a <= to; a++) {
-        double count = (double)of_size(c, a, a);
-        n += count;
-        as_is += count * a * a;
-        as_view += count * (128 - a) * (128 - a);
-    }
-    *ratio = sqrt(as_is / as_view);
-    return n * log(*ratio);
 }
 
 // Weights have one peak, at 0: read as a view the codes are densest there, and right code 0 is no
@@ -291,7 +95,8 @@ static bool peaked(const codes *c) {
     if (c->at_limit * 33 >= c->varied * 32 && zero < 1.5 * (double)c->varied)
         zero -= (double)c->at_limit;
     if (zero + 2 * sqrt(zero + 1) < 0.4 * ones) return false;
-    if ((inner + 2 * sqrt(inner + 1)) / 8 < 0.8 * outer / 17 && !pruned_view(c)) return false;
+    if ((inner + 2 * sqrt(inner + 1)) / 8 < 0.8 * outer / 17 && !qn_code_counts_pruned_view(c))
+        return false;
     if (2 * hole < groups) return false;
     return (double)of_size(c, 0, 0) <= (double)groups + 0.03 * (double)c->n;
 }
@@ -310,7 +115,7 @@ static bool is_asymmetric(const codes *c) {
 }
 
 static bool looks_signed(const codes *c, size_t group, qn_wrong_finding *f) {
-    double ratio, nats = better_as_view(c, &ratio);
+    double ratio, nats = qn_code_counts_as_view(c, &ratio);
     if (c->n < 64 || c->explained < c->groups - c->groups / 50 || ratio < 1.1 || nats < 10)
         return false;
     if (c->bits < 30 || of_size(c, 129, MIDDLE) > c->n / 500 || !peaked(c)) return false;
@@ -320,7 +125,7 @@ static bool looks_signed(const codes *c, size_t group, qn_wrong_finding *f) {
     f->hole = low;
     f->certain = c->bits >= 64 && nats >= 20;
     f->confidence = confidence_of(nats, c->bits);
-    f->mirrored = of_code(c, 128) * 20 > c->varied; // bf16 takes a few 127 for 128
+    f->mirrored = qn_code_count(c, 128) * 20 > c->varied; // bf16 takes a few 127 for 128
     f->asymmetric = is_asymmetric(c);
     f->scattered = !f->asymmetric && c->precise >= 64 && group >= 32 &&
                    c->extreme * 10 < c->precise * 7;
@@ -354,7 +159,7 @@ static bool line_says(const codes *c, int shift) {
 
 static int n_used(const codes *c) {
     int n = 0;
-    for (int k = -MIDDLE; k <= MIDDLE; k++) n += of_code(c, k) > 0;
+    for (int k = -MIDDLE; k <= MIDDLE; k++) n += qn_code_count(c, k) > 0;
     return n;
 }
 
@@ -369,7 +174,7 @@ static bool looks_shifted(const codes *c, size_t group, qn_wrong_finding *f) {
     // Negative scales move a range to −7 … 8 as well, without moving the mean; none gives −9.
     bool moved = c->max - c->min == 2 * half - 1 &&
                  (shift > 0 ? c->min == -half - 1 : one && c->max == half) &&
-                 of_code(c, c->min) > 1 && of_code(c, c->max) > 1;
+                 qn_code_count(c, c->min) > 1 && qn_code_count(c, c->max) > 1;
     bool beside = c->beside_zero[shift < 0] > 0 && c->beside_zero[shift > 0] == 0;
     bool line = one && c->straddling * 5 > c->varied && line_says(c, shift);
     f->certain = c->bits >= 64 && (moved || (one && beside) || line);
@@ -390,7 +195,7 @@ static bool looks_shifted(const codes *c, size_t group, qn_wrong_finding *f) {
 // no quantizer's. Zero points that differ leave no such trace.
 static int range_moved(const codes *c, double mean) {
     enum { SOME = 2, MANY = 12 };
-    uint64_t lo = of_code(c, c->min), hi = of_code(c, c->max);
+    uint64_t lo = qn_code_count(c, c->min), hi = qn_code_count(c, c->max);
     if (c->min == -129 && c->max == 126) return lo >= SOME && hi >= SOME ? 1 : 0;
     if (lo < MANY || hi < MANY || fabs(mean) < 0.25) return 0;
     if (c->min == -128 && c->max == 126) return mean < 0 ? 1 : 0;
@@ -400,7 +205,7 @@ static int range_moved(const codes *c, double mean) {
 static bool looks_shifted_8(const codes *c, size_t group, qn_wrong_finding *f) {
     double mean = c->n ? c->sum / (double)c->n : 0, ratio;
     int shift = range_moved(c, mean);
-    if (!shift || c->explained < c->groups || c->bits < 64 || better_as_view(c, &ratio) > 0)
+    if (!shift || c->explained < c->groups || c->bits < 64 || qn_code_counts_as_view(c, &ratio) > 0)
         return false;
     f->kind = QN_ZERO_OFFSET;
     f->bits = 8;
@@ -440,7 +245,8 @@ static bool may_tell(const qn_lattice_rule *r, const codes *c) {
 
 // The rule that explains the longest groups, and of those with the same the one that explains most of
 // them. 0 groups when none does.
-static size_t best_rule(const sample *s, int k_max, size_t hint, qn_lattice_rule *rule, codes *c) {
+static size_t best_rule(const qn_code_sample *s, int k_max, size_t hint, qn_lattice_rule *rule,
+                        codes *c) {
     qn_lattice_rule rules[MAX_RULES];
     size_t n = rules_for(s->stored, k_max, rules), groups[MAX_RULES], longest = 0;
     for (size_t i = 0; i < n; i++) {
@@ -451,7 +257,7 @@ static size_t best_rule(const sample *s, int k_max, size_t hint, qn_lattice_rule
     bool first = true, whole = false;
     for (size_t i = 0; longest && i < n && !whole; i++) {
         if (groups[i] < longest) continue;
-        count_codes(&rules[i], s, longest, tried);
+        qn_code_counts_make(&rules[i], s, longest, tried);
         if (!may_tell(&rules[i], tried)) continue;
         whole = tried->explained == tried->groups;
         if (first || tried->explained > c->explained) *c = *tried, *rule = rules[i];
@@ -464,13 +270,14 @@ static size_t best_rule(const sample *s, int k_max, size_t hint, qn_lattice_rule
 typedef bool (*looks_fn)(const codes *c, size_t group, qn_wrong_finding *f);
 
 // True when the codes are known, be they right or wrong: nothing else need be tried.
-static bool try_codes(const sample *s, int k_max, size_t hint, looks_fn looks,
+static bool try_codes(const qn_code_sample *s, int k_max, size_t hint, looks_fn looks,
                       qn_wrong_finding *f) {
     codes *c = QN_NEW(codes);
     qn_wrong_finding found = {0};
     found.group = best_rule(s, k_max, hint, &found.rule, c);
     bool known = found.group && c->explained == c->groups && c->bits >= 64;
     if (found.group && looks(c, found.group, &found)) {
+        found.channel = found.group == s->cols;
         found.groups_tried = c->groups;
         found.groups_explained = c->explained;
         found.mean_code = c->n ? c->sum / (double)c->n : 0;
@@ -482,17 +289,17 @@ static bool try_codes(const sample *s, int k_max, size_t hint, looks_fn looks,
     return known;
 }
 
-static bool is_plain(const qn_weight *w) {
+bool qn_wrong_codes_may_be(const qn_weight *w) {
     const qn_tensor *t = w->parts[0];
     if (w->scheme || !t->data || t->n_dims < 2 || t->n == 0) return false;
     return t->dtype == QN_DT_F16 || t->dtype == QN_DT_BF16 || t->dtype == QN_DT_F32;
 }
 
 int qn_wrong_codes_bits(const qn_weight *w, size_t *group) {
-    sample s;
+    qn_code_sample s;
     int bits = 0;
-    if (!is_plain(w)) return 0;
-    take_sample(w->parts[0], &s);
+    if (!qn_wrong_codes_may_be(w)) return 0;
+    qn_code_sample_take(w->parts[0], &s);
     codes *c = QN_NEW(codes);
     qn_lattice_rule rule;
     for (int pass = 0; s.n > 0 && !bits && pass < 2; pass++)
@@ -506,12 +313,12 @@ int qn_wrong_codes_bits(const qn_weight *w, size_t *group) {
 bool qn_wrong_codes_find(const qn_weight *w, size_t hint, qn_wrong_finding *out, qn_err *err) {
     const qn_tensor *t = w->parts[0];
     *out = (qn_wrong_finding){0};
-    if (!is_plain(w)) return true;
+    if (!qn_wrong_codes_may_be(w)) return true;
     if (hint > t->shape[t->n_dims - 1])
         return qn_fail(err, QN_USAGE, "group size is %zu, but tensor %s has %zu inputs", hint,
                        t->name, t->shape[t->n_dims - 1]);
-    sample s;
-    take_sample(t, &s);
+    qn_code_sample s;
+    qn_code_sample_take(t, &s);
     if (s.n > 0 && !try_codes(&s, OFFSET_MAX, hint, looks_shifted, out))
         try_codes(&s, VIEW_MAX, hint, looks_wrong_8, out);
     free(s.rows);

@@ -6,6 +6,7 @@
 #ifndef QN_QUANT_WRONG_CODES_H
 #define QN_QUANT_WRONG_CODES_H
 
+#include "base/pool.h"
 #include "quant/lattice.h"
 #include "store/weight.h"
 
@@ -17,6 +18,7 @@ typedef struct qn_wrong_finding {
     double confidence;   // 0 … 1
     qn_lattice_rule rule;
     size_t group;        // inputs per scale
+    bool channel;        // which are all
     int shift;           // zero-offset: the right code is k + shift (1 or −1)
     int bits;            // of the codes
     bool mirrored;       // some scales are negative
@@ -24,12 +26,27 @@ typedef struct qn_wrong_finding {
     bool scattered;      // signed-view: act-order; which scale a column belongs to is not in the file
     size_t groups_tried, groups_explained;
     double mean_code, hole; // mean k; share of |k| below a quarter of the range
-    char evidence[320];  // one line for people
+    bool unclear;        // kind is QN_RIGHT, but other matrices are damaged and this one may be, too:
+    qn_wrong suspected;  // like this, under the rule and group given here
+    char evidence[320];  // one line for people: of the damage, or why it is unclear
 } qn_wrong_finding;
+
+// Whether it is a plain float matrix, with values.
+bool qn_wrong_codes_may_be(const qn_weight *w);
 
 // Looks at some rows (spread over the matrix) of a plain float matrix. hint is a group size to use
 // when it is not 0. A healthy one gives kind QN_RIGHT; damaged rows (not finite) are left out.
 bool qn_wrong_codes_find(const qn_weight *w, size_t hint, qn_wrong_finding *out, qn_err *err);
+
+// What is certain in some matrices of a model settles what others leave open: findings that were likely
+// become certain; matrices in which nothing was found are looked at again, under the group size and
+// scales of the damaged ones, and become damaged, stay right or are unclear. NULL in list: none.
+void qn_wrong_codes_settle(qn_pool *pool, const qn_weight *const *list, size_t n,
+                           qn_wrong_finding *findings);
+
+// Whether few of a matrix's values are near 0: no proof, but what a signed view looks like, also one
+// whose columns are in another order.
+bool qn_wrong_codes_hole(const qn_weight *w);
 
 // How many bits the codes have that a plain float matrix was made from, rightly or wrongly: 2, 3, 4 or
 // 8, in groups of *group; 0 when it was not made from codes.

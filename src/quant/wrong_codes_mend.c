@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/f16.h"
 #include "base/mem.h"
+#include "quant/code_counts.h"
 #include "quant/lattice_loops.h"
 #include "quant/wrong_codes.h"
 
@@ -81,27 +82,14 @@ static void right_values(const group *g, const reading *r, float *out) {
 // ---- the sign of the scale ----
 
 // What tells scales apart. The values nearest to 0 on both sides: of a signed view they have the
-// largest right codes. And the value, if there is one, that more than half of a group has that is not
-// all the same: weights that are pruned are zeros.
+// largest right codes. And the value, if there is one, that most of a group has: pruned weights.
 typedef struct marks {
     float above, below; // infinite: none
     float pruned;       // NAN: none
 } marks;
 
-// Boyer and Moore's vote, and the count.
-static float majority(const float *v, size_t n) {
-    size_t votes = 0, count = 0;
-    float held = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (votes == 0) held = v[i];
-        votes = v[i] == held ? votes + 1 : votes - 1;
-    }
-    for (size_t i = 0; i < n; i++) count += v[i] == held;
-    return 2 * count > n && count < n ? held : NAN;
-}
-
 static marks marks_of(const group *g) {
-    marks m = {INFINITY, -INFINITY, majority(g->v, g->n)};
+    marks m = {INFINITY, -INFINITY, qn_code_majority(g->v, g->n)};
     for (size_t i = 0; i < g->n; i++) {
         float v = g->v[i], above = v >= 0 ? v : INFINITY, below = v < 0 ? v : -INFINITY;
         m.above = above < m.above ? above : m.above;

@@ -2,9 +2,11 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -207,6 +209,94 @@ static void repair_tells_exact_from_estimated(void **state) {
     free(dir);
 }
 
+// BROKEN with one matrix of nothing but ±1/1024, which may be codes seen wrongly and may be not.
+static char *with_a_binary_matrix(void) {
+    char *dir = scratch("binary"), path[4096];
+    size_t n = 1 << 21, got = 0;
+    uint8_t *bytes = malloc(n);
+    FILE *f = fopen(BROKEN "/model.safetensors", "rb");
+    assert_true(f && (got = fread(bytes, 1, n, f)) > 8 && got < n);
+    fclose(f);
+    uint64_t header;
+    memcpy(&header, bytes, 8);
+    json_t *j = json_loadb((char *)bytes + 8, header, 0, NULL);
+    const json_t *at = json_object_get(json_object_get(j, "model.layers.1.mlp.up_proj.weight"),
+                                       "data_offsets");
+    size_t from = 8 + header + (size_t)json_integer_value(json_array_get(at, 0));
+    size_t to = 8 + header + (size_t)json_integer_value(json_array_get(at, 1));
+    assert_true(to > from && to <= got);
+    for (size_t i = from; i < to; i += 2) {
+        uint16_t h = (uint16_t)(0x1400 | (i / 2 * 2654435761u >> 13 & 1) << 15);
+        memcpy(bytes + i, &h, 2);
+    }
+    json_decref(j);
+    mkdir(dir, 0777);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    f = fopen(path, "wb");
+    assert_true(f && fwrite(bytes, 1, got, f) == got && fclose(f) == 0);
+    free(bytes);
+    char *config = text_of(BROKEN, "config.json");
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    write_file(path, config);
+    free(config);
+    return dir;
+}
+
+// What could not be judged is named, and nothing lets the result pass for a whole one.
+static void a_repair_in_part_says_so(void **state) {
+    (void)state;
+    char *dir = with_a_binary_matrix(), *into = scratch("in-part"), head[4200];
+    char *out = printed(1, ARGS("repair", dir, into));
+    snprintf(head, sizeof head, "repair  %s  INCOMPLETE", into);
+    has(out, head);
+    has(out, "model.layers.1.mlp.up_proj.weight may be damaged and was left as it is");
+    free(out);
+    json_t *report = load(into, "quern-report.json"), *e;
+    assert_string_equal(json_string_value(json_object_get(report, "verdict")), "incomplete");
+    assert_true(at(json_object_get(report, "summary"), "left_as_they_were") == 1);
+    assert_true(at(json_object_get(report, "summary"), "repaired") == 13);
+    size_t i, named = 0;
+    json_array_foreach(json_object_get(report, "tensors"), i, e)
+        named += json_object_get(e, "left_because") != NULL;
+    assert_int_equal(named, 1);
+    json_decref(report);
+    char *readme = text_of(into, "README.md");
+    has(readme, "IN PART");
+    free(readme);
+    out = printed(1, ARGS("check", dir));
+    has(out, "perhaps, as other matrices are");
+    free(out);
+    free(dir);
+    free(into);
+}
+
+// The scales and codes that were found are those of the quantized original.
+static void a_repair_tells_scales_and_codes(void **state) {
+    (void)state;
+    char *fixed = scratch("found"), *right = scratch("known");
+    free(printed(0, ARGS("repair", BROKEN, fixed)));
+    free(printed(0, ARGS("convert", DATA "gptq-int8-g128", right, "--dtype", "f16")));
+    json_t *a = load(fixed, "quern-report.json"), *b = load(right, "quern-report.json"), *e, *o;
+    size_t i, k, compared = 0;
+    json_array_foreach(json_object_get(a, "tensors"), i, e) {
+        if (!json_object_get(e, "repaired")) continue;
+        json_array_foreach(json_object_get(b, "tensors"), k, o) {
+            static const char *const keys[] = {"scale_min", "scale_max", "code_min", "code_max"};
+            if (!json_equal(json_object_get(e, "name"), json_object_get(o, "name"))) continue;
+            for (size_t x = 0; x < 4; x++)
+                if (at(e, keys[x]) != at(o, keys[x])) fail_msg("%s of %zu", keys[x], i);
+            double mean = at(o, "scale_mean");
+            assert_true(at(e, "scale_mean") > mean * 0.999999 && at(e, "scale_mean") < mean * 1.000001);
+            compared++;
+        }
+    }
+    assert_int_equal(compared, 14);
+    json_decref(a);
+    json_decref(b);
+    free(fixed);
+    free(right);
+}
+
 // Tensors that stay packed are told as the weights they make up; long values are broken, too.
 static void a_label_put_right_is_told(void **state) {
     (void)state;
@@ -325,6 +415,8 @@ int main(void) {
         cmocka_unit_test(a_conversion_tells_its_figures),
         cmocka_unit_test(what_is_unchanged_is_copied),
         cmocka_unit_test(repair_tells_exact_from_estimated),
+        cmocka_unit_test(a_repair_in_part_says_so),
+        cmocka_unit_test(a_repair_tells_scales_and_codes),
         cmocka_unit_test(a_label_put_right_is_told),
         cmocka_unit_test(formats_have_their_names),
         cmocka_unit_test(overwrite_is_for_checkpoints),

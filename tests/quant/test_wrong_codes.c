@@ -47,7 +47,7 @@ static matrix *store(qn_dtype d, const float *x, size_t rows, size_t cols) {
 static float normal(uint64_t stream, size_t i) { return (float)qn_rng_normal(11, stream, i); }
 
 enum shape { GAUSSIAN, HEAVY, PRUNED, TWO_OF_FOUR, CLUSTERS, WIDE_CLUSTERS, CLAMPED, TERNARY_NOISE,
-             POSITIVE, BINARY, N_SHAPES };
+             POSITIVE, BINARY, N_SHAPES, FEW_LEFT, UNIFORM };
 
 static float weight(enum shape how, size_t i) {
     float x = 0.03f * normal(1, i), sign = normal(2, i) < 0 ? -1.0f : 1.0f;
@@ -61,6 +61,8 @@ static float weight(enum shape how, size_t i) {
     case TERNARY_NOISE: return (i % 3 ? sign * 0.05f : 0) * (1 + 0.2f * x);
     case POSITIVE: return fabsf(x);
     case BINARY: return sign * 0.05f;
+    case FEW_LEFT: return qn_rng_uniform(12, 3, i) < 0.98 ? 0 : x;
+    case UNIFORM: return (float)qn_rng_uniform(12, 4, i) - 0.5f;
     default: return x;
     }
 }
@@ -324,6 +326,90 @@ static void offsets_of_every_width(void **state) {
             }
 }
 
+// ---- beside damaged matrices ----
+
+static matrix *view_of(enum shape how, qn_dtype stored, float size) {
+    plan p = {40, 256, 128, 8, .scale = QN_DT_F16, .size = size};
+    codes *c = quantize(&p, how);
+    matrix *m = damaged(&p, c, 0, QN_DT_F32, stored);
+    free(c);
+    return m;
+}
+
+static matrix *dense_of(enum shape how, qn_dtype stored) {
+    float *x = malloc(MAX * sizeof *x);
+    for (size_t i = 0; i < 40 * 256; i++) x[i] = weight(how, i);
+    matrix *m = store(stored, x, 40, 256);
+    free(x);
+    return m;
+}
+
+static matrix *constant_of(qn_dtype stored, float value) {
+    float *x = malloc(MAX * sizeof *x);
+    for (size_t i = 0; i < 40 * 256; i++) x[i] = value;
+    matrix *m = store(stored, x, 40, 256);
+    free(x);
+    return m;
+}
+
+// What gives no answer alone is settled by what is certain beside it, or named; what is right stays.
+static void damaged_ones_settle_others(void **state) {
+    (void)state;
+    static const qn_dtype dtypes[] = {QN_DT_F16, QN_DT_BF16};
+    enum { DAMAGED, UNCLEAR, HEALTHY };
+    for (size_t d = 0; d < 2; d++) {
+        const qn_dtype t = dtypes[d];
+        plan right_plan = {40, 256, 128, 8, .scale = QN_DT_F16};
+        codes *rc = quantize(&right_plan, GAUSSIAN);
+        float *x = malloc(MAX * sizeof *x);
+        for (size_t i = 0; i < 40 * 256; i++) x[i] = right(rc, i);
+        const struct {
+            const char *what;
+            matrix *m;
+            int expected;
+        } cases[] = {
+            {"certain", view_of(GAUSSIAN, t, 1), DAMAGED},
+            {"few left", view_of(FEW_LEFT, t, 1), DAMAGED},
+            {"uniform", view_of(UNIFORM, t, 1), DAMAGED},
+            {"large ones only", view_of(CLUSTERS, t, 1), UNCLEAR},
+            {"zeros", constant_of(t, -1.00390625f), DAMAGED}, // GPTQ's scale for a group of zeros
+            {"binary", view_of(BINARY, t, 1), UNCLEAR},
+            {"a constant", constant_of(t, -0.0031f), UNCLEAR},
+            {"untouched", dense_of(GAUSSIAN, t), HEALTHY},
+            {"pruned, untouched", dense_of(FEW_LEFT, t), HEALTHY},
+            {"untouched zeros", constant_of(t, 0), HEALTHY},
+            {"rightly decoded", store(t, x, 40, 256), HEALTHY},
+        };
+        enum { N = sizeof cases / sizeof *cases };
+        const qn_weight *list[N + 1] = {NULL};
+        qn_wrong_finding found[N + 1];
+        qn_err err = {0};
+        // "uniform" has codes and no shape: it follows the others only where none is rightly decoded.
+        for (size_t n = N - 1; n <= N; n++) {
+            memset(found, 0, sizeof found);
+            for (size_t i = 0; i < n; i++) {
+                list[i + 1] = &cases[i].m->w;
+                assert_true(qn_wrong_codes_find(list[i + 1], 0, &found[i + 1], &err));
+            }
+            qn_pool *pool = qn_pool_new(1, &err);
+            qn_wrong_codes_settle(pool, list, n + 1, found);
+            qn_pool_free(pool);
+            for (size_t i = 0; i < n; i++) {
+                const qn_wrong_finding *f = &found[i + 1];
+                int is = f->kind == QN_SIGNED_VIEW ? DAMAGED : f->unclear ? UNCLEAR : HEALTHY;
+                int expected = n == N && i == 2 ? UNCLEAR : cases[i].expected;
+                if (is != expected || (is == DAMAGED && (!f->certain || f->group != 128)))
+                    fail_msg("%s, %s: %d, expected %d: %s", cases[i].what, qn_dtype_name(t), is,
+                             expected, f->evidence);
+                if (is == UNCLEAR) assert_true(f->evidence[0] && f->suspected == QN_SIGNED_VIEW);
+            }
+        }
+        for (size_t i = 0; i < N; i++) free(cases[i].m);
+        free(rc);
+        free(x);
+    }
+}
+
 // ---- healthy ----
 
 static void expect_silence(const float *x, qn_dtype d, const char *what) {
@@ -389,6 +475,7 @@ int main(void) {
         cmocka_unit_test(scattered_columns_are_seen),
         cmocka_unit_test(what_does_not_break_again_is_seen),
         cmocka_unit_test(offsets_of_every_width),
+        cmocka_unit_test(damaged_ones_settle_others),
         cmocka_unit_test(healthy_weights_stay_alone),
         cmocka_unit_test(bits_are_counted),
     };
