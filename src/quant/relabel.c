@@ -1,5 +1,5 @@
-// Correcting the label on the box. Only what the tensors prove is changed: bits, group size, symmetry
-// and, for GPTQ, the format that says how zeros are stored.
+// Correcting the label on the box: the tensors are copied, the config gets what label_mend.c says of
+// them, and the result is opened again and must carry no contradiction.
 #include "quant/relabel.h"
 
 #include <stdlib.h>
@@ -8,61 +8,11 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/json.h"
-
-// What most quantized weights are; modules that differ keep what the config says of them.
-typedef struct content {
-    const qn_weight *sample;
-    size_t n, n_sym;
-    bool is_gptq, v2;
-} content;
-
-static content look(const qn_source_model *m) {
-    content c = {0};
-    for (size_t i = 0; i < m->n_weights; i++) {
-        const qn_weight *w = m->weights[i];
-        if (!w->scheme) continue;
-        if (!c.sample || w->n_groups > c.sample->n_groups) c.sample = w; // shows the group size
-        c.n++;
-        c.n_sym += w->sym;
-    }
-    if (c.sample) {
-        c.is_gptq = qn_str_starts(c.sample->layout, "gptq");
-        c.v2 = c.is_gptq && c.sample->zero_offset == 0;
-    }
-    return c;
-}
-
-static void set_known(json_t *q, const char *const *keys, size_t n, json_t *value) {
-    bool any = false;
-    for (size_t i = 0; i < n; i++)
-        if (json_object_get(q, keys[i])) {
-            json_object_set(q, keys[i], value);
-            any = true;
-        }
-    if (!any) json_object_set(q, keys[0], value);
-    json_decref(value);
-}
-
-static void correct(json_t *q, const content *c) {
-    const char *const bits[] = {"bits", "w_bit", "wbits"};
-    const char *const group[] = {"group_size", "q_group_size"};
-    const char *const format[] = {"checkpoint_format", "format"};
-    const qn_weight *w = c->sample;
-    set_known(q, bits, 3, json_integer(w->bits));
-    if (w->n_groups > 1) set_known(q, group, 2, json_integer((json_int_t)w->group));
-    if (c->is_gptq) {
-        set_known(q, format, 2, json_string(c->v2 ? "gptq_v2" : "gptq"));
-        json_object_set_new(q, "sym", json_boolean(c->n_sym == c->n));
-    } else if (json_object_get(q, "zero_point")) {
-        json_object_set_new(q, "zero_point", json_boolean(c->n_sym != c->n));
-    }
-}
+#include "quant/label_mend.h"
 
 json_t *qn_relabel_corrected(const qn_source_model *m) {
-    content c = look(m);
-    json_t *q = c.sample ? json_deep_copy(qn_ckpt_quant_config(m->ckpt)) : NULL;
-    if (q) correct(q, &c);
-    return q;
+    const char *why;
+    return qn_label_mend(qn_ckpt_quant_config(m->ckpt), m, &why);
 }
 
 // The result must carry no contradiction any more.
@@ -87,16 +37,26 @@ static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
     return qn_fail(err, QN_UNSUPPORTED, "the label cannot be corrected automatically: %s", first);
 }
 
-static bool write_side_label(const qn_source_model *m, json_t *config, const content *c,
-                             json_t **side) {
-    const char *file = qn_ckpt_quant_config_file(m->ckpt);
-    *side = NULL;
-    json_t *q = json_object_get(config, "quantization_config");
-    if (json_is_object(q)) correct(q, c);
-    if (!file || strcmp(file, "config.json") == 0) return json_is_object(q);
-    *side = json_deep_copy(qn_ckpt_quant_config(m->ckpt));
-    correct(*side, c);
-    return true;
+// The object that holds the label in config.json (NULL: none does), and under which key.
+static json_t *holder(json_t *config, const char **key) {
+    static const char *const keys[] = {"quantization_config", "compression_config"};
+    json_t *places[] = {config, json_object_get(config, "text_config")};
+    for (size_t i = 0; i < 2; i++)
+        for (size_t k = 0; k < 2; k++)
+            if (json_is_object(json_object_get(places[i], keys[k]))) {
+                *key = keys[k];
+                return places[i];
+            }
+    *key = keys[0];
+    return NULL;
+}
+
+// Where the label was, or into config.json if it was nowhere.
+static void put_label(const qn_source_model *m, json_t *config, json_t *label, json_t **side) {
+    const char *file = qn_ckpt_quant_config_file(m->ckpt), *key;
+    json_t *in_config = holder(config, &key);
+    if (file && strcmp(file, "config.json") != 0) *side = json_incref(label);
+    if (in_config || !*side) json_object_set(in_config ? in_config : config, key, label);
 }
 
 typedef struct relabel {
@@ -126,14 +86,15 @@ bool qn_relabel(qn_source_model *m, const char *out, const qn_relabel_options *o
                        "config says", qn_ckpt_path(m->ckpt));
     static const char *const all_files[] = {"quantize_config.json", "quant_config.json",
                                             "quantization_config.json", NULL};
-    content c = look(m);
     relabel job = {.file = qn_ckpt_quant_config_file(m->ckpt)};
+    const char *why;
+    json_t *label = qn_label_mend(qn_ckpt_quant_config(m->ckpt), m, &why);
+    if (!label)
+        return qn_fail(err, QN_UNSUPPORTED, "%s: the label cannot be corrected automatically (%s): "
+                       "%s", qn_ckpt_path(m->ckpt), why, qn_ckpt_label_error(m->ckpt, 0));
     json_t *config = json_deep_copy(qn_ckpt_config(m->ckpt));
-    if (!c.sample || !write_side_label(m, config, &c, &job.side)) {
-        json_decref(config);
-        return qn_fail(err, QN_UNSUPPORTED, "%s: the label cannot be corrected automatically: %s",
-                       qn_ckpt_path(m->ckpt), qn_ckpt_label_error(m->ckpt, 0));
-    }
+    put_label(m, config, label, &job.side);
+    json_decref(label);
     for (size_t i = 0; i < n; i++)
         json_array_append_new(notes, json_string(qn_ckpt_label_error(m->ckpt, i)));
     qn_rewrite r = {.command = "repair", .source = m->ckpt, .out = out, .config = config,

@@ -173,13 +173,13 @@ static bool could_be_quantized(const qn_label_entry *e, const qn_weight *w) {
     return e->group <= 0 || w->cols % (size_t)e->group == 0;
 }
 
-static void compare_dense(const qn_label *l, const qn_weight *w, finding *f) {
-    if (!qn_str_ends(w->name, "_proj.weight")) return;
+bool qn_label_misses(const qn_label *l, const qn_weight *w) {
+    if (w->scheme || !qn_str_ends(w->name, "_proj.weight")) return false;
     char *module = qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
     qn_label_entry e = qn_label_for(l, module);
-    if (is_block_linear(module) && could_be_quantized(&e, w) && qn_label_wants(l, module))
-        add(f, "it is not quantized, and nothing says so");
+    bool misses = is_block_linear(module) && could_be_quantized(&e, w) && qn_label_wants(l, module);
     qn_free(module);
+    return misses;
 }
 
 // GPTQModel says whether the head is quantized too.
@@ -234,8 +234,8 @@ static void compare_all(qn_ckpt *c, size_t *n_quantized, const qn_weight **some)
         if (!c->label.method) continue;
         if (w->scheme)
             compare_one(&c->label, w, found);
-        else
-            compare_dense(&c->label, w, &found[DENSE]);
+        else if (qn_label_misses(&c->label, w))
+            add(&found[DENSE], "it is not quantized, and nothing says so");
         for (int k = 0; k < N_KINDS; k++)
             if (found[k].n == 1 && !names[k]) names[k] = w->name;
     }

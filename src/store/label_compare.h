@@ -2,7 +2,8 @@
 #ifndef QN_STORE_LABEL_COMPARE_H
 #define QN_STORE_LABEL_COMPARE_H
 
-#include "store/checkpoint.h"
+#include "store/label.h"
+#include "store/weight.h"
 
 void qn_label_error_add(qn_ckpt *c, const char *text);
 // Why strict openings refuse the label: a method, format or value that quern does not know. Only in
@@ -10,6 +11,8 @@ void qn_label_error_add(qn_ckpt *c, const char *text);
 const char *qn_ckpt_label_fault(const qn_ckpt *c);
 // Fills the checkpoint's label errors; in strict openings they are noted on stderr too.
 void qn_label_compare(qn_ckpt *c);
+// Whether w is a dense matrix that this label would have quantized.
+bool qn_label_misses(const qn_label *l, const qn_weight *w);
 
 // Plain tensors "P.weight" beside a quantized set of the same module, which is what quern reads; they
 // are no weights (noted on stderr in strict openings).
