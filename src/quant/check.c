@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/progress.h"
 #include "base/str.h"
+#include "quant/check_siblings.h"
 #include "quant/check_suspects.h"
 #include "quant/check_tensor.h"
 #include "quant/forward_range.h"
@@ -30,6 +31,7 @@ typedef struct check {
     qn_layout layout;
     qn_pool *pool;
     qn_problems problems;
+    qn_siblings siblings;
     json_t *summary, *tensors;
 } check;
 
@@ -178,6 +180,7 @@ static bool read_some(check *c, qn_survey *survey, size_t from, size_t n, uint64
         *t = (qn_check_tensor){.w = &c->weights[i], .order = i, .group_hint = c->o->group_size};
         if (c->known) t->expected = qn_layout_find(&c->layout, t->w->name);
         if (c->known && !t->expected) judge_unexpected(c, t->w, i);
+        if (c->reference) t->siblings = &c->siblings;
         if (c->reference) t->reference = qn_ckpt_weight(c->reference, t->w->name);
         entries[k] = qn_check_one(c->pool, survey, t, &c->problems, err);
         if (!entries[k]) return false;
@@ -339,6 +342,7 @@ static bool look(check *c, qn_err *err) {
     qn_check_doubles(c->ckpt, &c->problems);
     if (!read_weights(c, err)) return false;
     report_reference(c);
+    if (c->reference) qn_check_siblings(c->tensors, &c->problems);
     add_worst(c);
     add_model(c);
     if (c->o->forward) qn_check_forward(qn_ckpt_path(c->ckpt), c->o->n_threads, &c->problems,
@@ -358,6 +362,7 @@ static bool open_all(check *c, const char *model, qn_err *err) {
     path = NULL;
     if (!qn_resolve(c->o->against, &path, err)) return qn_err_prefix(err, "reference");
     c->reference = qn_ckpt_open(path, 0, err);
+    c->siblings = (qn_siblings){c->reference, 1 << 18};
     qn_free(path);
     return (c->reference && qn_ckpt_weights(c->reference, &list, &n, err)) ||
            qn_err_prefix(err, "reference");

@@ -1,66 +1,22 @@
-// Naming the difference between a matrix and its reference. Lines (rows or columns) are compared by
-// cosine: random ones stay below 0.4, the same one quantized to 2 bits is above 0.8, so LIKE
-// between tells "this line" from "another line" at every bit width.
+// Naming the difference between a matrix and its reference: a name is given when undoing what it says
+// gives the reference. What became of the order of rows and columns is check_against_order.c's.
 #include "quant/check_against_mixups.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "quant/check_against_order.h"
 
-#define LIKE 0.6
+#define LIKE QN_LINE_LIKE
 enum { PROBES = 16, RUN = 32 };
 
-// Lines of a matrix: rows or columns.
-typedef struct lines {
-    const qn_two_matrices *m;
-    const char *name;
-    size_t n, length, step, jump; // step within a line, from line to line
-} lines;
-
-static lines rows_of(const qn_two_matrices *m) {
-    return (lines){m, "rows", m->rows, m->cols, 1, m->cols};
-}
-
-static lines columns_of(const qn_two_matrices *m) {
-    return (lines){m, "columns", m->cols, m->rows, m->cols, 1};
-}
-
-static double cosine(const float *x, size_t x_step, const float *y, size_t y_step, size_t n) {
-    double xy = 0, xx = 0, yy = 0;
-    for (size_t i = 0; i < n; i++) {
-        double p = x[i * x_step], q = y[i * y_step];
-        if (!isfinite(p) || !isfinite(q)) continue;
-        xy += p * q;
-        xx += p * p;
-        yy += q * q;
-    }
-    if (xx == 0 && yy == 0) return 1;
-    return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : 0;
-}
-
-static double alike(const lines *l, size_t of_a, size_t of_b) {
-    return cosine(l->m->a + of_a * l->jump, l->step, l->m->b + of_b * l->jump, l->step, l->length);
-}
-
-static bool is_zero(const lines *l, size_t i) {
+static bool is_zero(const qn_lines *l, size_t i) {
     for (size_t k = 0; k < l->length; k++)
         if (l->m->a[i * l->jump + k * l->step] != 0) return false;
     return true;
-}
-
-// The line of b that is most like line i of a.
-static size_t best_line(const lines *l, size_t i, double *best) {
-    size_t at = 0;
-    *best = -2;
-    for (size_t k = 0; k < l->n; k++) {
-        double c = alike(l, i, k);
-        if (c > *best) *best = c, at = k;
-    }
-    return at;
 }
 
 // ---- where it differs ----
@@ -71,10 +27,10 @@ typedef struct bad_lines {
     size_t *list;          // [n]
 } bad_lines;
 
-static bad_lines find_bad(const lines *l) {
+static bad_lines find_bad(const qn_lines *l) {
     bad_lines bad = {.list = QN_NEW_ARRAY(size_t, l->n)};
     for (size_t i = 0; i < l->n; i++) {
-        double c = alike(l, i, i);
+        double c = qn_lines_cosine(l, i, i);
         if (c >= LIKE) continue;
         if (bad.n == 0) bad.first = i;
         bad.last = i;
@@ -85,83 +41,29 @@ static bad_lines find_bad(const lines *l) {
     return bad;
 }
 
-// ---- order ----
-
-typedef struct moves {
-    size_t from[PROBES], to[PROBES], n; // line from of the reference is at to
-    size_t shift; // common distance, or 0
-} moves;
-
-// Where some of the bad lines come from; false when one of them is nowhere in the reference.
-static bool find_moves(const lines *l, const bad_lines *bad, moves *out) {
-    out->n = 0;
-    bool same = true;
-    for (size_t p = 0; p < PROBES && p < bad->n; p++) {
-        size_t i = bad->list[p * bad->n / (bad->n < PROBES ? bad->n : PROBES)];
-        double c;
-        size_t k = best_line(l, i, &c);
-        if (c < LIKE) return false;
-        out->to[out->n] = i;
-        out->from[out->n++] = k;
+// The cosine of all lines with the signs of these turned.
+static double turned(const qn_lines *l, const bad_lines *bad) {
+    qn_angle g = {0};
+    for (size_t i = 0, k = 0; i < l->n; i++) {
+        double sign = k < bad->n && bad->list[k] == i ? -1 : 1;
+        k += sign < 0;
+        for (size_t at = i * l->jump, end = at + l->length * l->step; at < end; at += l->step)
+            qn_angle_add(&g, sign * (double)l->m->a[at], (double)l->m->b[at]);
     }
-    out->shift = out->n ? (out->to[0] + l->n - out->from[0]) % l->n : 0;
-    for (size_t p = 1; p < out->n; p++)
-        same &= (out->to[p] + l->n - out->from[p]) % l->n == out->shift;
-    if (!same) out->shift = 0;
-    return out->n > 0;
+    return qn_angle_cosine(&g);
 }
 
-// Rotary dimensions in pairs instead of halves, or the reverse, in heads of `head` rows.
-static size_t paired(size_t i, size_t head, bool reverse) {
-    size_t base = i / head * head, at = i % head, half = head / 2;
-    return base + (reverse ? at % half * 2 + at / half : at % 2 * half + at / 2);
-}
-
-static size_t rotary_head(const lines *l, const moves *m, bool *reverse) {
-    static const size_t heads[] = {16, 32, 64, 80, 96, 128, 192, 256};
-    for (size_t h = 0; h < sizeof heads / sizeof *heads; h++)
-        for (int way = 0; way < 2 && l->n % heads[h] == 0; way++) {
-            size_t fits = 0;
-            for (size_t p = 0; p < m->n; p++)
-                fits += paired(m->to[p], heads[h], way) == m->from[p];
-            *reverse = way;
-            if (m->n >= 8 && fits == m->n) return heads[h];
-        }
-    return 0;
-}
-
-static bool name_order(const lines *l, const bad_lines *bad, char *text) {
-    moves m;
-    bool is_rows = l->step == 1, reverse;
-    if (!find_moves(l, bad, &m)) return false;
-    size_t head = is_rows ? rotary_head(l, &m, &reverse) : 0;
-    if (head)
-        snprintf(text, QN_MIXUP_TEXT, "; its rows are the reference's, rope-permuted within heads of "
-                 "%zu (%s)", head, reverse ? "halves instead of pairs" : "pairs instead of halves");
-    else if (m.shift && bad->n * 10 > l->n * 9)
-        snprintf(text, QN_MIXUP_TEXT, "; it is the reference shifted %s by %zu %s",
-                 is_rows ? "down" : "right", m.shift, l->name);
-    else if (bad->n * 2 > l->n)
-        snprintf(text, QN_MIXUP_TEXT, "; its %s are the reference's in another order (%s)", l->name,
-                 is_rows ? "row-shuffled" : "permuted");
-    else
-        snprintf(text, QN_MIXUP_TEXT, "; %zu of its %s, between %zu and %zu, are the reference's in "
-                 "another order (permuted: %zu comes from %zu)", bad->n, l->name, bad->first,
-                 bad->last, m.to[0], m.from[0]);
-    return true;
-}
-
-static bool name_lines(const lines *l, char *text) {
+static bool name_lines(const qn_lines *l, char *text) {
     bad_lines bad = find_bad(l);
     bool named = bad.n > 0;
     if (bad.n && bad.zero == bad.n)
         snprintf(text, QN_MIXUP_TEXT, "; %zu of its %s, from %zu to %zu, are zero", bad.n, l->name,
                  bad.first, bad.last);
-    else if (bad.n && bad.flipped == bad.n)
+    else if (bad.n && bad.flipped == bad.n && turned(l, &bad) >= l->m->enough)
         snprintf(text, QN_MIXUP_TEXT, "; %zu of its %s, from %zu to %zu, are the reference's with the "
                  "sign flipped", bad.n, l->name, bad.first, bad.last);
     else
-        named = bad.n && name_order(l, &bad, text);
+        named = bad.n && qn_order_name(l, bad.list, bad.n, text);
     free(bad.list);
     return named;
 }
@@ -170,13 +72,56 @@ static bool name_lines(const lines *l, char *text) {
 
 static bool is_transposed(const qn_two_matrices *m) {
     if (m->rows != m->cols) return false;
-    double sum = 0, in_place = 0;
+    qn_angle g = {0};
+    double sum = 0;
     for (size_t p = 0; p < PROBES; p++) {
         size_t i = p * m->rows / PROBES;
-        sum += cosine(m->a + i * m->cols, 1, m->b + i, m->cols, m->cols);
-        in_place += cosine(m->a + i * m->cols, 1, m->b + i * m->cols, 1, m->cols);
+        sum += qn_line_cosine(m->a + i * m->cols, 1, m->b + i, m->cols, m->cols);
     }
-    return sum / PROBES > LIKE && in_place < sum - 0.1 * PROBES;
+    if (sum / PROBES < LIKE) return false;
+    for (size_t r = 0; r < m->rows; r++)
+        for (size_t c = 0; c < m->cols; c++)
+            qn_angle_add(&g, (double)m->a[r * m->cols + c], (double)m->b[c * m->cols + r]);
+    return qn_angle_cosine(&g) >= m->enough;
+}
+
+// As one run of numbers, moved by a few: rows begin in their neighbours. The distance, or 0.
+static long flat_shift(const qn_two_matrices *m) {
+    enum { FAR = 64, SOME = 2048 };
+    size_t n = m->rows * m->cols, at = n / 2;
+    if (n < 4 * SOME) return 0;
+    for (long by = -FAR; by <= FAR; by++) {
+        const float *a = m->a + at, *b = m->b + (ptrdiff_t)at - by;
+        if (by == 0 || qn_line_cosine(a, 1, b, 1, SOME) < LIKE) continue;
+        size_t far = (size_t)labs(by);
+        const float *from = by > 0 ? m->a + far : m->a, *to = by > 0 ? m->b : m->b + far;
+        if (qn_line_cosine(from, 1, to, 1, n - far) >= m->enough) return by;
+    }
+    return 0;
+}
+
+// The same shift with every row for itself moves only its ends otherwise; those decide.
+static bool wraps_in_rows(const qn_two_matrices *m, long by) {
+    size_t far = (size_t)labs(by), rows = m->rows - 1;
+    double in_row = 0, across = 0;
+    if (far >= m->cols) return false;
+    for (size_t r = 1; r < rows; r++)
+        for (size_t i = 0; i < far; i++) {
+            size_t at = r * m->cols + (by > 0 ? i : m->cols - far + i);
+            size_t own = by > 0 ? at + m->cols - far : at + far - m->cols;
+            size_t next = by > 0 ? at - far : at + far;
+            in_row += (double)m->a[at] * (double)m->b[own];
+            across += (double)m->a[at] * (double)m->b[next];
+        }
+    return in_row >= across;
+}
+
+static bool name_flat_shift(const qn_two_matrices *m, char *text) {
+    long by = flat_shift(m);
+    if (!by || wraps_in_rows(m, by)) return false;
+    snprintf(text, QN_MIXUP_TEXT, "; it is the reference's values shifted %s by %ld, across the ends "
+             "of rows", by > 0 ? "right" : "left", labs(by));
+    return true;
 }
 
 // The longest run of zeros in a row where the reference has none.
@@ -239,8 +184,8 @@ static bool name_steps(const qn_two_matrices *m, char *text) {
 }
 
 static bool name_whole(const qn_two_matrices *m, char *text) {
-    double overall = cosine(m->a, 1, m->b, 1, m->rows * m->cols);
-    if (overall < -LIKE)
+    double overall = qn_line_cosine(m->a, 1, m->b, 1, m->rows * m->cols);
+    if (overall <= -m->enough)
         snprintf(text, QN_MIXUP_TEXT, "; it is the reference with its sign flipped");
     else if (is_transposed(m))
         snprintf(text, QN_MIXUP_TEXT, "; it is the reference transposed");
@@ -248,9 +193,10 @@ static bool name_whole(const qn_two_matrices *m, char *text) {
 }
 
 void qn_mixup_name(const qn_two_matrices *m, char text[QN_MIXUP_TEXT]) {
-    lines rows = rows_of(m), columns = columns_of(m);
+    qn_lines rows = qn_lines_rows(m), columns = qn_lines_columns(m);
     text[0] = 0;
-    if (name_steps(m, text) || name_whole(m, text) || name_lines(&rows, text) ||
+    if (name_steps(m, text) || name_whole(m, text) || name_flat_shift(m, text) ||
+        name_lines(&rows, text) ||
         name_lines(&columns, text))
         return;
     if (!name_block(m, text)) text[0] = 0;

@@ -8,10 +8,17 @@
 #include "quant/problems.h"
 #include "store/weight.h"
 
+// All of the reference, for weights that are none of its own: which other one are they?
+typedef struct qn_siblings {
+    qn_ckpt *model;
+    size_t left; // comparisons that may still be made
+} qn_siblings;
+
 typedef struct qn_check_tensor {
     const qn_weight *w;
     const qn_expected *expected; // what the family says it is; NULL: unknown
     const qn_weight *reference;  // or NULL
+    qn_siblings *siblings;       // or NULL
     size_t order;                // in the file
     size_t group_hint;
     bool read; // set by qn_check_one: its values are floats and could be read

@@ -180,6 +180,15 @@ static void permute_columns(uint16_t *w) {
     }
 }
 
+// Another weight of the same shape in its place.
+static void take_sibling(uint16_t *w) {
+    qn_err err = {0};
+    qn_ckpt *c = qn_ckpt_open("models/tiny-qwen3", 0, &err);
+    assert_non_null(c);
+    memcpy(w, qn_ckpt_find(c, "model.layers.3.self_attn.o_proj.weight")->data, SIDE * SIDE * 2);
+    qn_ckpt_free(c);
+}
+
 static void copy_file(const char *from, const char *to) {
     qn_buf b = {0};
     qn_err err = {0};
@@ -228,6 +237,7 @@ static void mixups_are_named(void **state) {
     spoilt(shift_rows, "shifted down by 3 rows");
     spoilt(shuffle_rows, "row-shuffled");
     spoilt(permute_columns, "permuted");
+    spoilt(take_sibling, "it is the reference's model.layers.3.self_attn.o_proj.weight");
 }
 
 // Writes zeros over a tensor of a copy of an fp8 model.

@@ -19,12 +19,17 @@ typedef struct pair {
     float a[MAX], b[MAX], codes[MAX], scale[MAX]; // codes, scale: of a, when quantized
     size_t rows, cols;
     int bits; // 0: a starts out equal to b
+    const char *name;
 } pair;
+
+#define Q_PROJ "model.layers.1.self_attn.q_proj.weight"
+#define UP_PROJ "model.layers.1.mlp.up_proj.weight"
 
 static void start(pair *p, size_t rows, size_t cols, int bits) {
     p->rows = rows;
     p->cols = cols;
     p->bits = bits;
+    p->name = Q_PROJ;
     for (size_t i = 0; i < rows * cols; i++) p->b[i] = 0.03f * (float)qn_rng_normal(5, 1, i);
     memcpy(p->a, p->b, rows * cols * sizeof *p->a);
     for (size_t g = 0; bits && g < rows * cols; g += 128) {
@@ -78,6 +83,29 @@ static void columns_from(pair *p, size_t step, size_t add) {
     }
     free(row);
 }
+// Within every eight columns.
+static void eights(pair *p, const size_t order[8]) {
+    float some[8];
+    for (size_t i = 0; i < p->rows * p->cols; i += 8) {
+        memcpy(some, p->a + i, sizeof some);
+        for (size_t k = 0; k < 8; k++) p->a[i + k] = some[order[k]];
+    }
+}
+static void swap_bytes(pair *p) { eights(p, (const size_t[]){6, 7, 4, 5, 2, 3, 0, 1}); }
+static void awq_order(pair *p) { eights(p, (const size_t[]){0, 2, 4, 6, 1, 3, 5, 7}); }
+static void other_eights(pair *p) { eights(p, (const size_t[]){1, 0, 3, 2, 4, 5, 7, 6}); }
+static void mlp_pairs(pair *p) {
+    p->name = UP_PROJ; // has no heads
+    rows_from(p, in_pairs);
+}
+static size_t backwards(size_t r, size_t rows) { return rows - 1 - r; }
+static void reverse(pair *p) { rows_from(p, backwards); }
+static void shift_flat(pair *p) {
+    size_t n = p->rows * p->cols;
+    float last = p->a[n - 1];
+    memmove(p->a + 1, p->a, (n - 1) * sizeof *p->a);
+    p->a[0] = last;
+}
 static void permute(pair *p) { columns_from(p, 77, 0); }
 static void shift_columns(pair *p) { columns_from(p, 1, 7); }
 
@@ -108,8 +136,9 @@ static void view_signed(pair *p) {
         p->a[i] = (p->codes[i] + (p->codes[i] < 0 ? 128.0f : -128.0f)) * p->scale[i];
 }
 
-static qn_weight weight_of(qn_tensor *t, const float *x, size_t rows, size_t cols) {
-    *t = (qn_tensor){.name = (char *)(uintptr_t) "made-up", .dtype = QN_DT_F32, .n_dims = 2,
+static qn_weight weight_of(const char *name, qn_tensor *t, const float *x, size_t rows,
+                           size_t cols) {
+    *t = (qn_tensor){.name = (char *)(uintptr_t)name, .dtype = QN_DT_F32, .n_dims = 2,
                      .shape = {rows, cols}, .n = rows * cols, .data = (const uint8_t *)x,
                      .bytes = rows * cols * 4};
     return (qn_weight){.name = t->name, .parts = {t}, .rows = rows, .cols = cols};
@@ -119,7 +148,8 @@ static qn_weight weight_of(qn_tensor *t, const float *x, size_t rows, size_t col
 static void message(const pair *p, char *text, size_t size) {
     qn_err err = {0};
     qn_tensor ta, tb;
-    qn_weight a = weight_of(&ta, p->a, p->rows, p->cols), b = weight_of(&tb, p->b, p->rows, p->cols);
+    qn_weight a = weight_of(p->name, &ta, p->a, p->rows, p->cols);
+    qn_weight b = weight_of(p->name, &tb, p->b, p->rows, p->cols);
     qn_check_tensor t = {.w = &a, .reference = &b};
     qn_problems problems;
     qn_problems_init(&problems);
@@ -152,6 +182,12 @@ static void differences_are_named(void **state) {
         {pair_rotary, "rope-permuted within heads of 64 (pairs", 0, false},
         {halve_rotary, "rope-permuted within heads of 64 (halves", 0, false},
         {transpose, "transposed", 0, true},
+        {swap_bytes, "permuted within every 8: the bytes of every word swapped", 0, false},
+        {awq_order, "permuted within every 8: AWQ's order", 0, false},
+        {other_eights, "permuted within every 8: 1 0 3 2 4 5 7 6", 0, false},
+        {mlp_pairs, "row-shuffled", 0, false},
+        {reverse, "rows are the reference's in reverse order", 0, false},
+        {shift_flat, "values shifted right by 1, across the ends of rows", 0, false},
         {flip, "sign flipped", 0, false},
         {flip_rows, "4 of its rows, from 20 to 23, are the reference's with the sign flipped", 0,
          false},
