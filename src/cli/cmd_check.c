@@ -8,7 +8,7 @@
 #include "cli/report_table.h"
 #include "quant/check.h"
 
-enum { MOST_WRAPPED = 3, MOST_LINES = 40 }; // of one kind, for eyes and for pipes
+enum { MOST_WRAPPED = 3, MOST_LINES = 16 }; // of one kind, for eyes and for pipes
 
 static const json_t *at(const json_t *o, const char *key) { return json_object_get(o, key); }
 
@@ -34,9 +34,34 @@ static char *line_of(const json_t *p) {
     return qn_strf("%s%s%s", tensor, *tensor ? ": " : "", text_of(p, "message"));
 }
 
+// Different numbers in order, as many as there is room for.
+typedef struct sizes {
+    long long list[8];
+    size_t n;
+} sizes;
+
+static void sizes_add(sizes *s, long long size) {
+    size_t at = 0;
+    while (at < s->n && s->list[at] < size) at++;
+    if ((at < s->n && s->list[at] == size) || s->n == 8) return;
+    memmove(s->list + at + 1, s->list + at, (s->n - at) * sizeof *s->list);
+    s->list[at] = size;
+    s->n++;
+}
+
+// "32", "32, 64 and 128", "32 to 1024".
+static void sizes_print(const sizes *s, qn_buf *line) {
+    if (s->n > 4) {
+        qn_buf_addf(line, "%lld to %lld", s->list[0], s->list[s->n - 1]);
+        return;
+    }
+    for (size_t i = 0; i < s->n; i++)
+        qn_buf_addf(line, "%s%lld", i == 0 ? "" : i + 1 < s->n ? ", " : " and ", s->list[i]);
+}
+
 // What the weights marked with this code have in common.
 static void add_origin(qn_buf *line, const json_t *tensors, const char *code) {
-    long long group = 0;
+    sizes groups = {0};
     double least = 2;
     size_t i;
     json_t *e;
@@ -45,10 +70,11 @@ static void add_origin(qn_buf *line, const json_t *tensors, const char *code) {
         if (!o || strcmp(text_of(o, "code"), code) != 0) continue;
         double confidence = json_number_value(at(o, "confidence"));
         if (confidence < least) least = confidence;
-        group = !group || group == integer(o, "group_size") ? integer(o, "group_size") : -1;
+        if (integer(o, "group_size") > 0) sizes_add(&groups, integer(o, "group_size"));
     }
     if (least > 1) return;
-    if (group > 0) qn_buf_addf(line, ", groups of %lld", group);
+    if (groups.n) qn_buf_adds(line, ", groups of ");
+    sizes_print(&groups, line);
     qn_buf_addf(line, ", confidence at least %.4g; `quern repair` undoes it", least);
 }
 
@@ -56,8 +82,25 @@ static void print_more(size_t n) {
     qn_out_addf("… and %zu more (--json lists them all)\n", n);
 }
 
-// For a pipe each line is a problem, with its severity and code.
-static void print_plain(const json_t *list, size_t n) {
+// How many there are of a kind, and what they share.
+static void add_head(qn_buf *head, const json_t *report, const json_t *list, size_t n) {
+    const json_t *first = json_array_get(list, 0);
+    const char *code = text_of(first, "code");
+    qn_buf_adds(head, code);
+    if (*text_of(first, "tensor"))
+        qn_buf_addf(head, " in %zu of %zu weights", n, json_array_size(at(report, "tensors")));
+    else
+        qn_buf_addf(head, ", %zu times", n);
+    add_origin(head, at(report, "tensors"), code);
+}
+
+// For a pipe each line is a problem, with its severity and code; many of a kind are summed up first.
+static void print_plain(const json_t *report, const json_t *list, size_t n) {
+    qn_buf head = {0};
+    if (n > MOST_LINES) {
+        add_head(&head, report, list, n);
+        qn_out_addf("%-7s  %s\n", text_of(json_array_get(list, 0), "severity"), head.data);
+    }
     for (size_t i = 0; i < n && i <= MOST_LINES; i++) {
         const json_t *p = json_array_get(list, i);
         char *line = line_of(p);
@@ -68,23 +111,19 @@ static void print_plain(const json_t *list, size_t n) {
             print_more(n - i);
         qn_free(line);
     }
+    qn_buf_done(&head);
 }
 
 // For eyes: what all of a kind share, then the first of them.
 static void print_broken(const json_t *report, const json_t *list, size_t n) {
     const json_t *first = json_array_get(list, 0);
     qn_buf head = {0};
-    const char *code = text_of(first, "code");
     char *line = line_of(first);
     qn_out_addf("%-7s  ", text_of(first, "severity"));
-    qn_buf_adds(&head, code);
     if (n == 1)
-        qn_buf_addf(&head, ": %s", line);
-    else if (*text_of(first, "tensor"))
-        qn_buf_addf(&head, " in %zu of %zu weights", n, json_array_size(at(report, "tensors")));
+        qn_buf_addf(&head, "%s: %s", text_of(first, "code"), line);
     else
-        qn_buf_addf(&head, ", %zu times", n);
-    if (n > 1) add_origin(&head, at(report, "tensors"), code);
+        add_head(&head, report, list, n);
     qn_out_wrapped(head.data, 9, 9);
     for (size_t i = 0; n > 1 && i < n && i < MOST_WRAPPED; i++) {
         qn_free(line);
@@ -116,7 +155,7 @@ static void print_problems(const json_t *report) {
         if (qn_out_width())
             print_broken(report, kind, json_array_size(kind));
         else
-            print_plain(kind, json_array_size(kind));
+            print_plain(report, kind, json_array_size(kind));
         json_decref(kind);
     }
     qn_free(done);

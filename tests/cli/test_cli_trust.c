@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "base/f16.h"
+#include "base/rng.h"
 #include "cli/spawn.h"
 
 #define DATA "tests/data/quantized/"
@@ -90,6 +92,57 @@ static void problems_are_lines_for_pipes(void **state) {
     char *out = printed(1, ARGS("check", BROKEN));
     assert_int_equal(count(out, "\nerror    signed-view  model.layers."), 14);
     free(out);
+}
+
+// Random weights in 8 bits, their bytes viewed as signed, times the scale of their group, as F16.
+static void signed_view(uint16_t *to, size_t n, size_t group, uint64_t stream) {
+    for (size_t g = 0; g < n; g += group) {
+        double top = 0;
+        for (size_t i = g; i < g + group; i++)
+            top = fmax(top, fabs(0.04 * qn_rng_normal(7, stream, i)));
+        float scale = qn_f16_to_f32(qn_f32_to_f16((float)(2 * top / 255)));
+        for (size_t i = g; i < g + group; i++) {
+            double code = rint(0.04 * qn_rng_normal(7, stream, i) / (double)scale);
+            code = fmin(fmax(code, -128), 127);
+            to[i] = qn_f32_to_f16((float)(code < 0 ? code + 128 : code - 128) * scale);
+        }
+    }
+}
+
+// Many of a kind, in groups of several sizes, are summed up, for pipes as well.
+static void many_of_a_kind_have_a_headline(void **state) {
+    (void)state;
+    enum { N = 18, SIZE = 64 * 256 };
+    uint16_t *w = malloc(N * SIZE * sizeof *w);
+    char header[4096] = "{", *dir = scratch("many"), path[4096];
+    for (size_t i = 0; i < N; i++) {
+        size_t at = strlen(header);
+        signed_view(w + i * SIZE, SIZE, i % 2 ? 64 : 32, i);
+        snprintf(header + at, sizeof header - at, "%s\"layers.%zu.w\":{\"dtype\":\"F16\",\"shape\":"
+                 "[64,256],\"data_offsets\":[%zu,%zu]}", i ? "," : "", i, i * SIZE * 2,
+                 (i + 1) * SIZE * 2);
+    }
+    strcat(header, "}");
+    assert_int_equal(mkdir(dir, 0777), 0);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    FILE *f = fopen(path, "wb");
+    uint64_t length = strlen(header);
+    assert_true(f && fwrite(&length, 8, 1, f) == 1 && fwrite(header, length, 1, f) == 1 &&
+                fwrite(w, N * SIZE * 2, 1, f) == 1);
+    fclose(f);
+    free(w);
+    unsetenv("COLUMNS");
+    char *out = printed(1, ARGS("check", dir));
+    has(out, "\nerror    signed-view in 18 of 18 weights, groups of 32 and 64, confidence at ");
+    assert_int_equal(count(out, "\nerror    signed-view  layers."), 16);
+    has(out, "\nerror    signed-view  … and 2 more");
+    free(out);
+    setenv("COLUMNS", "100", 1);
+    out = printed(1, ARGS("check", dir));
+    unsetenv("COLUMNS");
+    has(out, "signed-view in 18 of 18 weights, groups of 32 and 64, confidence");
+    free(out);
+    free(dir);
 }
 
 static void tables_fit_and_leave_out_what_is_empty(void **state) {
@@ -410,6 +463,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(problems_are_broken_for_eyes),
         cmocka_unit_test(problems_are_lines_for_pipes),
+        cmocka_unit_test(many_of_a_kind_have_a_headline),
         cmocka_unit_test(tables_fit_and_leave_out_what_is_empty),
         cmocka_unit_test(activations_are_told),
         cmocka_unit_test(a_conversion_tells_its_figures),
