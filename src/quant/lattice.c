@@ -329,17 +329,15 @@ bool qn_lattice_explains(const qn_lattice_rule *r, const float *v, size_t n) {
 }
 
 size_t qn_lattice_prefix(const qn_lattice_rule *r, const float *v, size_t max) {
-    size_t good = 0, step = 8;
+    size_t good = 0, bad = max + 1;
     // Doubling, then halving: a prefix of an explained run is explained.
-    while (good < max) {
+    for (size_t step = 8; good < max && bad > max; step *= 2) {
         size_t next = good + step < max ? good + step : max;
-        if (!qn_lattice_explains(r, v, next)) break;
-        good = next;
-        step *= 2;
+        *(qn_lattice_explains(r, v, next) ? &good : &bad) = next;
     }
-    for (step = good + step < max ? step : max - good; step > 0; step /= 2) {
-        if (good + step > max) continue;
-        if (qn_lattice_explains(r, v, good + step)) good += step;
+    while (bad - good > 1 && good < max) {
+        size_t middle = good + (bad - good) / 2;
+        *(qn_lattice_explains(r, v, middle) ? &good : &bad) = middle;
     }
     return good;
 }

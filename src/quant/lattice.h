@@ -40,7 +40,7 @@ bool qn_lattice_codes(const qn_lattice_rule *r, float scale, const float *v, siz
 float qn_lattice_value(const qn_lattice_rule *r, float scale, int k);
 // Whether one scale stands.
 bool qn_lattice_stands(const qn_lattice_rule *r, float scale, const float *v, size_t n);
-// Length of a prefix of a row that one scale explains, near the longest; at most max.
+// Length of the longest prefix of a row that one scale explains; at most max.
 size_t qn_lattice_prefix(const qn_lattice_rule *r, const float *v, size_t max);
 // How wide, in units of the scale, the interval is that rounds to v: the chance that a value met by
 // accident is on the lattice. 1 at most.

@@ -13,8 +13,8 @@
 
 enum { KINDS = 4 }; // of damage side by side in one model
 
-// The gravest last. RIGHTLY: healthy, and made from codes. NEUTRAL: from codes, with no shape that tells
-// how.
+// The gravest last. RIGHTLY: healthy, and made from codes. NEUTRAL: from codes, with no shape that
+// tells how.
 typedef enum verdict { HEALTHY, RIGHTLY, UNCLEAR, NEUTRAL, DAMAGED } verdict;
 
 // ---- constant matrices ----
@@ -114,12 +114,12 @@ static verdict judge_view(const qn_code_counts *c, const qn_code_sample *s, size
 static verdict judge_offset(const qn_code_counts *c, const qn_wrong_finding *like, char *why) {
     double mean = c->n ? c->sum / (double)c->n : 0;
     int half = 1 << (like->bits - 1), least = -half - like->shift, most = half - 1 - like->shift;
-    bool proven = c->bits >= 30 && c->n >= 256;
+    bool proven = c->bits >= 30 && c->n >= 96, many = c->n >= 256; // enough for a mean
     bool in_wrong = c->min >= least && c->max <= most, in_right = c->min >= -half && c->max < half;
     if (proven && in_wrong && !in_right) return DAMAGED;
     if (proven && in_right && !in_wrong) return RIGHTLY;
-    if (proven && in_wrong && fabs(mean + like->shift) < 0.35) return DAMAGED;
-    if (proven && fabs(mean) < 0.35) return RIGHTLY;
+    if (proven && many && in_wrong && fabs(mean + like->shift) < 0.35) return DAMAGED;
+    if (proven && many && fabs(mean) < 0.35) return RIGHTLY;
     strcpy(why, proven ? "its codes fit both readings" : "too few different values to tell codes from "
                                                          "other weights");
     return UNCLEAR;

@@ -195,7 +195,8 @@ static void views_of_every_size(void **state) {
     (void)state;
     static const qn_dtype dtypes[] = {QN_DT_F16, QN_DT_BF16, QN_DT_F32};
     static const size_t sizes[][3] = {{64, 512, 128}, {64, 512, 512}, {48, 320, 128}, {40, 480, 96},
-                                      {64, 256, 32},  {8, 256, 64},   {4, 512, 32},   {24, 64, 64}};
+                                      {64, 256, 32},  {8, 256, 64},   {4, 512, 32},   {24, 64, 64},
+                                      {128, 48, 32},  {48, 304, 128}}; // short last groups
     for (size_t d = 0; d < 3; d++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             plan p = {sizes[i][0], sizes[i][1], sizes[i][2], 8, .scale = QN_DT_F16};
