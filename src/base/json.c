@@ -93,6 +93,21 @@ json_t *qn_json_any(const json_t *o, const char *const *keys, size_t n) {
     return NULL;
 }
 
+json_t *qn_json_string(const char *s) {
+    size_t n = strlen(s);
+    if (qn_utf8_valid(s, n) == n) return json_stringn(s, n);
+    qn_buf fixed = {0};
+    for (size_t at = 0; at < n;) {
+        int32_t c;
+        size_t len = qn_utf8_next(s + at, n - at, &c);
+        qn_buf_add_utf8(&fixed, c < 0 ? 0xFFFD : (uint32_t)c);
+        at += len;
+    }
+    json_t *j = json_stringn(fixed.data, fixed.n);
+    qn_buf_done(&fixed);
+    return j;
+}
+
 json_t *qn_json_number(double x) {
     if (isnan(x)) return json_string("nan");
     if (isinf(x)) return json_string(x > 0 ? "inf" : "-inf");

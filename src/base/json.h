@@ -23,6 +23,9 @@ bool qn_json_str(const json_t *o, const char *key, const char **out, const char 
 // The first of several spellings of a key that is present and not null, or NULL.
 json_t *qn_json_any(const json_t *o, const char *const *keys, size_t n);
 
+// A text from outside (a path, an argument) for output: JSON has no bytes that are not UTF-8, so every
+// run of them becomes U+FFFD. Never NULL.
+json_t *qn_json_string(const char *s);
 // A number for output: non-finite ones become the strings "nan", "inf", "-inf".
 json_t *qn_json_number(double x);
 // Compact or indented text, allocated (qn_free).

@@ -44,6 +44,9 @@ size_t qn_utf8_next(const char *s, size_t n, int32_t *codepoint);
 // Position of the first byte that is not UTF-8, or n.
 size_t qn_utf8_valid(const char *s, size_t n);
 
+// The ending of a counted noun: "1 tensor", "2 tensors".
+static inline const char *qn_plural_s(uint64_t n) { return n == 1 ? "" : "s"; }
+
 // Which of n words is nearest to s (edit distance), or NULL when none is near; for suggestions.
 const char *qn_str_nearest(const char *s, const char *const *words, size_t n);
 

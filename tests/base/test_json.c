@@ -123,11 +123,27 @@ static void files_are_limited(void **state) {
     assert_int_equal(err.code, QN_INPUT);
 }
 
+// JSON is UTF-8: a path that is not has a form all the same.
+static void any_bytes_have_a_form(void **state) {
+    (void)state;
+    static const struct {
+        const char *bytes, *text;
+    } cases[] = {{"", ""}, {"plain 模型", "plain 模型"}, {"m\377x", "m\xEF\xBF\xBDx"},
+                 {"\xE4\xBD", "\xEF\xBF\xBD"}, {"\xFF\xFE", "\xEF\xBF\xBD\xEF\xBF\xBD"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *j = qn_json_string(cases[i].bytes);
+        assert_non_null(j);
+        assert_string_equal(json_string_value(j), cases[i].text);
+        json_decref(j);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(malformed_text_is_refused), cmocka_unit_test(deep_nesting_is_a_limit),
         cmocka_unit_test(integers_are_checked),      cmocka_unit_test(other_kinds_are_checked),
         cmocka_unit_test(numbers_print_as_documented), cmocka_unit_test(files_are_limited),
+        cmocka_unit_test(any_bytes_have_a_form),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
