@@ -33,7 +33,7 @@ static int run(const qn_args *a, qn_err *err) {
 
 static const qn_option options[] = {
     {.name = "dtype", .kind = QN_OPT_CHOICE, .value = "f32|bf16|f16",
-     .help = "what the weights become"},
+     .help = "what the weights become (float32 decays of linear attention stay so)"},
     {.name = "to", .kind = QN_OPT_CHOICE, .value = "gguf|gptq|awq|ct"},
     {.name = "saturate", .help = "clamp values that f16 cannot hold instead of refusing them"},
     {.name = "keep-extra", .help = "carry over tensors that the architecture does not know"},

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "model/family.h"
 #include "quant/proof.h"
+#include "quant/side_files.h"
 #include "quant/source_model.h"
 #include "store/label_compare.h"
 
@@ -56,6 +57,22 @@ static bool stays_f32(const qn_expected *e, const qn_weight *w) {
            (e->role == QN_ROLE_NORM && strstr(e->name, "linear_attn.norm"));
 }
 
+static void note_f32(qn_rewrite *r, qn_convert_dtype to) {
+    const char *first = NULL;
+    size_t n = 0;
+    for (size_t i = 0; to != QN_TO_F32 && i < r->n_tensors; i++) {
+        const qn_out_tensor *t = &r->tensors[i];
+        if (t->dtype == QN_DT_F32 && n++ == 0) first = t->name;
+    }
+    if (n == 0) return;
+    char *text = qn_strf("%zu tensor%s of the linear attention stay%s F32, as releases keep %s: the "
+                         "recurrence adds up what rounding would change (%s%s)", n, qn_plural_s(n),
+                         n == 1 ? "s" : "", n == 1 ? "it" : "them", first, n == 1 ? "" : ", …");
+    qn_note("%s", text);
+    json_array_append_new(r->notes, json_string(text));
+    qn_free(text);
+}
+
 static void add_weight(qn_rewrite *r, const qn_source_model *m, const qn_weight *w,
                        qn_dtype dtype) {
     const qn_expected *e = qn_layout_find(&m->layout, w->name);
@@ -87,7 +104,7 @@ static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
 
 static void note_labels(const qn_source_model *m, json_t *notes) {
     for (size_t i = 0; i < qn_ckpt_n_label_errors(m->ckpt); i++)
-        json_array_append_new(notes, json_string(qn_ckpt_label_error(m->ckpt, i)));
+        json_array_append_new(notes, qn_json_string(qn_ckpt_label_error(m->ckpt, i)));
     for (size_t i = 0; i < qn_ckpt_n_doubles(m->ckpt); i++)
         json_array_append_new(notes, json_sprintf("%s is stored twice: the codes were converted, the "
                                                   "dense tensor was left out",
@@ -96,13 +113,11 @@ static void note_labels(const qn_source_model *m, json_t *notes) {
 
 bool qn_convert(const char *model, const char *out, const qn_convert_options *o, json_t **report,
                 qn_err *err) {
-    static const char *const drop[] = {"quantize_config.json", "quant_config.json",
-                                       "quantization_config.json", NULL};
     qn_source_model m;
     *report = NULL;
     qn_rewrite r = {.command = "convert", .out = out, .overwrite = o->overwrite,
                     .saturate = o->saturate, .shard_bytes = o->shard_bytes,
-                    .n_threads = o->n_threads, .drop = drop, .prove = prove,
+                    .n_threads = o->n_threads, .drop = qn_side_labels, .prove = prove,
                     .progress = o->progress, .progress_user = o->user};
     r.user = &r;
     r.notes = json_array();
@@ -113,6 +128,7 @@ bool qn_convert(const char *model, const char *out, const qn_convert_options *o,
         r.config = plain_config(qn_ckpt_config(m.ckpt), torch_name(o->dtype));
         for (size_t i = 0; i < m.n_weights; i++)
             add_weight(&r, &m, m.weights[i], stored_dtype(o->dtype));
+        note_f32(&r, o->dtype);
         note_labels(&m, r.notes);
         r.readme_note = qn_strf("Converted to %s by quern %s; quern-report.json says from what and "
                                 "how it was verified.", torch_name(o->dtype), QN_VERSION);

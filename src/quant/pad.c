@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "quant/pad_plan.h"
 #include "quant/relabel.h"
+#include "quant/side_files.h"
 #include "store/label.h"
 
 #define MAX_SIZE ((size_t)1 << 24)
@@ -271,13 +272,11 @@ static void say_sizes(qn_rewrite *r, const plan *p) {
 // Padded codes mean 0 by what the tensors are. A loader that believes a wrong label would see other
 // numbers there, so the label written is the right one.
 static void fix_label(qn_rewrite *r, const qn_source_model *m) {
-    static const char *const side_labels[] = {"quantize_config.json", "quant_config.json",
-                                              "quantization_config.json", NULL};
     size_t n = qn_ckpt_n_label_errors(m->ckpt);
     json_t *label = n ? qn_relabel_corrected(m) : NULL;
     if (!label) return;
     json_object_set_new(r->config, "quantization_config", label);
-    r->drop = side_labels;
+    r->drop = qn_side_labels;
     for (size_t i = 0; i < n; i++) {
         char *text = qn_strf("%s; corrected", qn_ckpt_label_error(m->ckpt, i));
         json_array_append_new(r->notes, json_string(text));

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "quant/label_mend.h"
+#include "quant/side_files.h"
 
 json_t *qn_relabel_corrected(const qn_source_model *m) {
     const char *why;
@@ -84,8 +85,6 @@ bool qn_relabel(qn_source_model *m, const char *out, const qn_relabel_options *o
     if (n == 0)
         return qn_fail(err, QN_INPUT, "%s: nothing to repair: the quantized tensors are as their "
                        "config says", qn_ckpt_path(m->ckpt));
-    static const char *const all_files[] = {"quantize_config.json", "quant_config.json",
-                                            "quantization_config.json", NULL};
     relabel job = {.file = qn_ckpt_quant_config_file(m->ckpt)};
     const char *why;
     json_t *label = qn_label_mend(qn_ckpt_quant_config(m->ckpt), m, &why);
@@ -96,10 +95,11 @@ bool qn_relabel(qn_source_model *m, const char *out, const qn_relabel_options *o
     put_label(m, config, label, &job.side);
     json_decref(label);
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(notes, json_string(qn_ckpt_label_error(m->ckpt, i)));
+        json_array_append_new(notes, qn_json_string(qn_ckpt_label_error(m->ckpt, i)));
     qn_rewrite r = {.command = "repair", .source = m->ckpt, .out = out, .config = config,
                     .overwrite = o->overwrite, .shard_bytes = o->shard_bytes,
-                    .n_threads = o->n_threads, .prove = finish, .user = &job, .drop = all_files,
+                    .n_threads = o->n_threads, .prove = finish, .user = &job,
+                    .drop = qn_side_labels,
                     .progress = o->progress, .progress_user = o->user,
                     .notes = json_incref(notes)};
     for (size_t i = 0; i < qn_ckpt_n_tensors(m->ckpt); i++)

@@ -424,8 +424,8 @@ static json_t *new_report(const qn_rewrite *r) {
     json_t *o = json_object();
     json_object_set_new(o, "quern_version", json_string(QN_VERSION));
     json_object_set_new(o, "command", json_string(r->command));
-    json_object_set_new(o, "source", json_string(qn_ckpt_path(r->source)));
-    json_object_set_new(o, "result", json_string(r->out));
+    json_object_set_new(o, "source", qn_json_string(qn_ckpt_path(r->source)));
+    json_object_set_new(o, "result", qn_json_string(r->out));
     json_object_set_new(o, "started", json_string(started));
     json_object_set_new(o, "seconds", json_real(0));
     json_object_set_new(o, "tensors", json_array());
@@ -512,7 +512,6 @@ static void note_faded(run *u) {
                          "0 (%s first); bf16 holds them", u->n_faded,
                          u->n_faded == 1 ? "tensor has" : "tensors have", u->faded);
     qn_note("%s", text);
-    if (!u->r->notes) u->r->notes = json_array();
     json_array_append_new(u->r->notes, json_string(text));
     qn_free(text);
 }
@@ -520,8 +519,10 @@ static void note_faded(run *u) {
 static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {
     qn_rewrite *r = u->r;
     double started = qn_now();
+    const qn_side_rules side = {r->drop, r->readme_note};
+    if (!r->notes) r->notes = json_array();
     const json_t *config = r->config ? r->config : qn_ckpt_config(r->source);
-    if (!qn_side_files_copy(r->source, dir, r->drop, r->readme_note, err) ||
+    if (!qn_side_files_copy(r->source, dir, &side, r->notes, err) ||
         (config && !write_json(dir, "config.json", config, err)) ||
         !write_tensors(u, dir, json_object_get(report, "tensors"), err))
         return false;
@@ -529,7 +530,7 @@ static bool fill_folder(run *u, const char *dir, json_t *report, qn_err *err) {
     note_faded(u);
     if (r->prove && !r->prove(r->user, dir, report, err)) return false; // while the disk works
     if (!qn_shards_finish(u->shards, err)) return false;
-    json_object_set_new(report, "notes", r->notes ? json_copy(r->notes) : json_array());
+    json_object_set_new(report, "notes", json_copy(r->notes));
     json_object_set_new(report, "seconds", json_real(qn_now() - started));
     return write_json(dir, "quern-report.json", report, err);
 }

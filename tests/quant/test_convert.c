@@ -148,15 +148,35 @@ static void figures_are_of_what_is_stored(void **state) {
 static void a_coarse_dtype_is_explained(void **state) {
     (void)state;
     json_t *report = report_of("tests/data/families/qwen3_5", QN_TO_BF16);
-    assert_false(json_array_size(json_object_get(report, "notes")));
+    char *notes = json_dumps(json_object_get(report, "notes"), 0);
+    assert_null(strstr(notes, "numpy's rule"));
+    free(notes);
     json_decref(report);
     report = report_of("models/tiny-qwen3-gptq-int8", QN_TO_BF16);
     const json_t *close = json_object_get(json_object_get(report, "summary"), "allclose_1e3");
-    char *notes = json_dumps(json_object_get(report, "notes"), 0);
+    notes = json_dumps(json_object_get(report, "notes"), 0);
     assert_true(json_is_false(close));
     assert_non_null(strstr(notes, "numpy's rule"));
     free(notes);
     json_decref(report);
+}
+
+// A 16-bit checkpoint with F32 tensors in it is meant so, and says so.
+static void what_stays_f32_is_said(void **state) {
+    (void)state;
+    static const struct {
+        qn_convert_dtype to;
+        bool said;
+    } cases[] = {{QN_TO_BF16, true}, {QN_TO_F16, true}, {QN_TO_F32, false}};
+    for (size_t i = 0; i < 3; i++) {
+        json_t *report = report_of("tests/data/families/qwen3_5", cases[i].to);
+        char *notes = json_dumps(json_object_get(report, "notes"), 0);
+        if ((strstr(notes, "stay F32, as releases keep them") != NULL) != cases[i].said)
+            fail_msg("to %d: %s", (int)cases[i].to, notes);
+        if (cases[i].said) assert_non_null(strstr(notes, "layers.0.linear_attn.A_log, …"));
+        free(notes);
+        json_decref(report);
+    }
 }
 
 static void side_files_and_shards(void **state) {
@@ -256,6 +276,7 @@ int main(void) {
         cmocka_unit_test(every_scheme),          cmocka_unit_test(other_peoples_files),
         cmocka_unit_test(figures_are_of_what_is_stored),
         cmocka_unit_test(a_coarse_dtype_is_explained),
+        cmocka_unit_test(what_stays_f32_is_said),
         cmocka_unit_test(side_files_and_shards), cmocka_unit_test(places),
         cmocka_unit_test(proof_sees_a_forgotten_zero),
     };
