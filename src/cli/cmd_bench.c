@@ -158,8 +158,8 @@ static bool add_rows(bench *b, qn_err *err) {
 static json_t *document(const bench *b, size_t rss) {
     int threads = qn_args_threads(b->a);
     bool exact = qn_args_precision(b->a, QN_FAST) == QN_EXACT;
-    return json_pack("{s:s, s:i, s:s, s:s, s:o, s:I, s:I, s:o, s:O}",
-                     "model", qn_args_at(b->a, 0), "threads", threads ? threads : qn_cpu_cores(),
+    return json_pack("{s:o, s:i, s:s, s:s, s:o, s:I, s:I, s:o, s:O}",
+                     "model", qn_json_string(qn_args_at(b->a, 0)), "threads", threads ? threads : qn_cpu_cores(),
                      "precision", exact ? "exact" : "fast", "cpu", qn_cpu_model(),
                      "load_s", qn_json_number(b->s.load_s), "rss_bytes", (json_int_t)rss,
                      "weight_bytes", (json_int_t)b->s.info->weight_bytes,

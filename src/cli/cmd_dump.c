@@ -26,7 +26,7 @@ static bool dump(const qn_args *a, qn_session *s, const qn_image_list *images, q
     ok = ok && qn_dump_write(s->model, s->engine, path, &o, err);
     qn_progress_clear_line();
     if (ok && qn_args_has(a, "json")) {
-        json_t *j = json_pack("{s:s?, s:o}", "file", path, "load_s",
+        json_t *j = json_pack("{s:o, s:o}", "file", qn_json_string(path), "load_s",
                               qn_json_number(s->load_s));
         qn_out_json(j);
         json_decref(j);

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/output.h"
@@ -67,7 +68,7 @@ static int run(const qn_args *a, qn_err *err) {
     qn_progress_clear_line();
     qn_buf_done(&text);
     if (!ok) return -1;
-    json_object_set_new(report, "model", json_string(qn_args_at(a, 0)));
+    json_object_set_new(report, "model", qn_json_string(qn_args_at(a, 0)));
     if (qn_args_has(a, "json"))
         qn_out_json(report);
     else

@@ -9,8 +9,7 @@ static int run(const qn_args *a, qn_err *err) {
     char *path = qn_find_model(qn_args_at(a, 0), err);
     if (!path) return -1;
     if (qn_args_has(a, "json")) {
-        json_t *j = json_pack("{ss}", "path", path);
-        if (!j) j = json_pack("{sn}", "path"); // a path that is not UTF-8 has no JSON form
+        json_t *j = json_pack("{so}", "path", qn_json_string(path));
         qn_out_json(j);
         json_decref(j);
     } else {

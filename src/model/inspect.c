@@ -68,7 +68,7 @@ static json_t *tensor_list(const look *l) {
         json_object_set_new(o, "shape", shape);
         json_object_set_new(o, "bytes", size_json(t->bytes));
         json_object_set_new(o, "file",
-                            json_string(qn_ckpt_shard_name(l->ckpt, (size_t)t->shard)));
+                            qn_json_string(qn_ckpt_shard_name(l->ckpt, (size_t)t->shard)));
         json_array_append_new(list, o);
     }
     return list;
@@ -154,7 +154,7 @@ static void put_config(json_t *o, const qn_config *c) {
 
 static char *document(const look *l, bool list_tensors) {
     json_t *o = json_object();
-    json_object_set_new(o, "path", json_string(l->path));
+    json_object_set_new(o, "path", qn_json_string(l->path));
     json_object_set_new(o, "architecture", json_string(l->config.architecture));
     json_object_set_new(o, "model_type", json_string(l->config.model_type));
     json_object_set_new(o, "family", json_string(l->config.family->name));
