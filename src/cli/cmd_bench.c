@@ -159,7 +159,8 @@ static json_t *document(const bench *b, size_t rss) {
     int threads = qn_args_threads(b->a);
     bool exact = qn_args_precision(b->a, QN_FAST) == QN_EXACT;
     return json_pack("{s:o, s:i, s:s, s:s, s:o, s:I, s:I, s:o, s:O}",
-                     "model", qn_json_string(qn_args_at(b->a, 0)), "threads", threads ? threads : qn_cpu_cores(),
+                     "model", qn_json_string(qn_args_at(b->a, 0)), "threads",
+                     threads ? threads : qn_cpu_cores(),
                      "precision", exact ? "exact" : "fast", "cpu", qn_cpu_model(),
                      "load_s", qn_json_number(b->s.load_s), "rss_bytes", (json_int_t)rss,
                      "weight_bytes", (json_int_t)b->s.info->weight_bytes,
@@ -192,7 +193,8 @@ static void print_table(const bench *b, size_t rss) {
     char weights[32], resident[32];
     qn_format_bytes((double)b->s.info->weight_bytes, weights);
     qn_format_bytes((double)rss, resident);
-    qn_out_addf("%s on %s\n%s weights, %s resident, loaded in %.2f s", qn_args_at(b->a, 0),
+    qn_out_name(qn_args_at(b->a, 0));
+    qn_out_addf(" on %s\n%s weights, %s resident, loaded in %.2f s",
                 qn_cpu_model(), weights, resident, b->s.load_s);
     if (!isnan(b->read_gb_s)) qn_out_addf("; memory reads %.1f GB/s", b->read_gb_s);
     qn_out_addf("\n\n");

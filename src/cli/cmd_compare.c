@@ -141,9 +141,10 @@ static void print_layers(const json_t *report) {
     print_table(at(report, "layers"), keys, heads, "<>>>>>", MOST_LAYERS);
     print_table(at(report, "tensors"), keys, heads, "<>>>>>", MOST_LAYERS);
     print_drafts(at(report, "tensors"));
-    if (text_of(report, "first_layer")[0])
-        qn_out_addf("\nfirst layer that differs               %s\n",
-                    text_of(report, "first_layer"));
+    if (!text_of(report, "first_layer")[0]) return;
+    qn_out_addf("\nfirst layer that differs               ");
+    qn_out_name(text_of(report, "first_layer"));
+    qn_out_addf("\n");
 }
 
 static void print_worst(const json_t *report) {
@@ -170,7 +171,8 @@ static void print_only(const json_t *report, const char *key, const char *letter
     qn_out_addf("\nonly in %s (%zu):", letter, n);
     json_array_foreach(list, i, name) {
         if (i == MOST_NAMES) break;
-        qn_out_addf(" %s", json_string_value(name));
+        qn_out_addf(" ");
+        qn_out_name(json_string_value(name));
     }
     qn_out_addf(n > MOST_NAMES ? " …\n" : "\n");
 }

@@ -58,6 +58,19 @@ void qn_out_shown(const char *text, size_t n) {
     }
 }
 
+static char *visible(const char *text) {
+    size_t cap = 4 * strlen(text) + 1;
+    char *out = qn_alloc(cap);
+    qn_str_visible(text, out, cap);
+    return out;
+}
+
+void qn_out_name(const char *name) {
+    char *shown = visible(name);
+    qn_out_add(shown, strlen(shown));
+    free(shown);
+}
+
 void qn_out_addf(const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
@@ -125,8 +138,10 @@ static size_t width_of(const char *s, size_t n) {
 
 size_t qn_text_width(const char *s) { return width_of(s, strlen(s)); }
 
-void qn_out_wrapped(const char *text, size_t at, size_t hang) {
+void qn_out_wrapped(const char *words, size_t at, size_t hang) {
     size_t width = qn_out_width();
+    char *shown = visible(words);
+    const char *text = shown;
     bool fresh = true; // nothing stands in this line yet but its indent
     while (*text) {
         size_t n = strcspn(text, " "), w = width_of(text, n);
@@ -142,6 +157,7 @@ void qn_out_wrapped(const char *text, size_t at, size_t hang) {
         text += n;
         while (*text == ' ') text++;
     }
+    free(shown);
     qn_out_add("\n", 1);
 }
 
@@ -150,7 +166,7 @@ void qn_table_add(qn_table *t, const char *cell) {
         t->cap = t->cap ? 2 * t->cap : 64;
         t->cells = qn_realloc(t->cells, t->cap * sizeof *t->cells);
     }
-    t->cells[t->n++] = qn_strdup(cell);
+    t->cells[t->n++] = visible(cell);
 }
 
 void qn_table_addf(qn_table *t, const char *fmt, ...) {

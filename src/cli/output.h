@@ -12,6 +12,9 @@
 void qn_out_add(const char *data, size_t n);
 // Text of a model or a stranger: exact, but on a terminal control characters lose their power.
 void qn_out_shown(const char *text, size_t n);
+// The same for names of files and tensors, everywhere: control characters and what is not UTF-8 are
+// written as \xNN. Cells of tables and wrapped text are shown so too.
+void qn_out_name(const char *name);
 void qn_out_addf(const char *fmt, ...) QN_PRINTF(1, 2);
 void qn_out_json(const json_t *document); // indented, with a line end
 bool qn_out_flush(qn_err *err);           // false, and QN_IO, once anything was not written
@@ -38,7 +41,7 @@ void qn_table_print_fitted(qn_table *t, int indent);
 size_t qn_out_width(void);
 // One paragraph, broken at blanks: the first line begins where the cursor is, `at` cells from the left
 // margin, the others are indented by `hang`. Ends the line.
-void qn_out_wrapped(const char *text, size_t at, size_t hang);
+void qn_out_wrapped(const char *words, size_t at, size_t hang);
 
 // A JSON document as an indented list of "key  value", for people. Keys lose their underscores;
 // values of keys with "bytes" in them are shown in units.

@@ -210,8 +210,9 @@ void qn_print_report(const qn_args *a, const json_t *report) {
     }
     print_tensors(at(report, "tensors"));
     bool part = strcmp(text_of(report, "verdict"), "incomplete") == 0;
-    qn_out_addf("%s  %s%s\n", text_of(report, "command"), text_of(report, "result"),
-                part ? "  INCOMPLETE: some matrices may still be damaged (notes below)" : "");
+    qn_out_addf("%s  ", text_of(report, "command"));
+    qn_out_name(text_of(report, "result"));
+    qn_out_addf("%s\n", part ? "  INCOMPLETE: some matrices may still be damaged (notes below)" : "");
     print_summary(at(report, "summary"));
     print_proof(at(report, "independent_check"));
     print_notes(at(report, "notes"));
