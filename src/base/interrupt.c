@@ -1,4 +1,4 @@
-// Two signals, one flag; any thread may raise it (map_guard.c).
+// Three signals, one flag; any thread may raise it (map_guard.c).
 #include "base/interrupt.h"
 
 #include <signal.h>
@@ -13,6 +13,12 @@ static void on_signal(int number) {
     flag = 1;
 }
 
+// A program started by nohup is meant to outlive its terminal.
+static bool is_ignored(int number) {
+    struct sigaction a;
+    return sigaction(number, NULL, &a) == 0 && a.sa_handler == SIG_IGN;
+}
+
 void qn_interrupt_install(void) {
     struct sigaction a;
     memset(&a, 0, sizeof a);
@@ -21,6 +27,7 @@ void qn_interrupt_install(void) {
     sigemptyset(&a.sa_mask);
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
+    if (!is_ignored(SIGHUP)) sigaction(SIGHUP, &a, NULL);
     signal(SIGXFSZ, SIG_IGN); // a file size limit is then an error of write(), not a death
 }
 

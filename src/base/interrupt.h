@@ -4,7 +4,8 @@
 
 #include <stdbool.h>
 
-// SIGINT and SIGTERM set the flag; a second one kills. SIGXFSZ is ignored: write() reports it.
+// SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) set the flag; a second one kills.
+// SIGXFSZ is ignored: write() reports it.
 void qn_interrupt_install(void);
 bool qn_interrupted(void);
 void qn_interrupt_raise(void); // as if Ctrl-C had come

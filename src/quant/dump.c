@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "model/image.h"
@@ -31,7 +32,7 @@ typedef struct dump {
     size_t hidden_bytes, mtp_bytes, n_logits;
     picture *pictures;
     size_t patch_dim;
-    bool done, failed;
+    bool done, failed, drafts; // drafts: mtp.logits has rows
     const char *broken;  // "logits" or "mtp.logits", once one was not finite
     size_t broken_at;    // its position
     qn_err err;
@@ -142,7 +143,7 @@ static bool declare_all(dump *d, qn_err *err) {
         hidden_name(d, i, name);
         ok = declare(d, name, QN_DT_F32, d->t, d->h, err);
     }
-    if (ok && d->o->mtp) ok = declare(d, "mtp.logits", QN_DT_F32, d->t - 1, d->v, err);
+    if (ok && d->drafts) ok = declare(d, "mtp.logits", QN_DT_F32, d->t - 1, d->v, err);
     if (ok && d->o->n_images) ok = declare_pictures(d, err);
     return ok && qn_shards_add(d->file, d->tokens, d->t * sizeof *d->tokens, err);
 }
@@ -223,7 +224,7 @@ static bool compute(dump *d, qn_engine *e, qn_err *err) {
                             .n_images = d->o->n_images, .no_output = true};
     r.sampling = (qn_sampling){.top_p = 1, .repetition_penalty = 1, .max_tokens = 1};
     if (d->o->hidden) r.probe |= QN_PROBE_HIDDEN;
-    if (d->o->mtp) r.probe |= QN_PROBE_MTP;
+    if (d->drafts) r.probe |= QN_PROBE_MTP;
     qn_request *request = qn_engine_submit(e, &r, err);
     if (!request) return false;
     bool busy = true, cancelled = false;
@@ -288,7 +289,10 @@ bool qn_dump_write(const qn_model *m, qn_engine *e, const char *path, const qn_d
     ok = ok && prepare(&d, m, err);
     if (ok && o->hidden)
         ok = allocate(&d.hidden, &d.hidden_bytes, d.n_hidden * d.t, d.h, "hidden states", err);
-    if (ok && o->mtp)
+    d.drafts = ok && o->mtp && d.t > 1;
+    if (ok && o->mtp && !d.drafts) // an empty tensor is none: some readers refuse it
+        qn_note("one token has no next one, so there is no mtp.logits");
+    if (d.drafts)
         ok = allocate(&d.mtp, &d.mtp_bytes, d.t - 1, d.v, "draft logits", err);
     ok = ok && (d.file = qn_shards_new_file(path, NULL, err)) != NULL && declare_all(&d, err) &&
          compute(&d, e, err) && finish(&d, err) && sound(&d, path, err);

@@ -134,6 +134,18 @@ static void converted(void **state) {
     free(b);
 }
 
+// One token has no next one to draft: the dump goes without, rather than with an empty tensor.
+static void one_token_has_no_draft(void **state) {
+    (void)state;
+    char *a = scratch("one.safetensors");
+    expect_error(NULL, 0, "there is no mtp.logits",
+                 ARGS("dump", GPTQ, "--tokens", "5", "--mtp", "-o", a));
+    json_t *j = json_of(NULL, ARGS("compare", a, a, "--json"));
+    assert_string_equal(text(j, "verdict"), "ok");
+    json_decref(j);
+    free(a);
+}
+
 static void evaluated(void **state) {
     (void)state;
     json_t *j = json_of(NULL, ARGS("eval", TRAINED, "--text", "README.md", "--context", "128",
@@ -154,6 +166,7 @@ int main(void) {
         cmocka_unit_test(chat_about_pictures), cmocka_unit_test(bad_pictures),
         cmocka_unit_test(drafts),              cmocka_unit_test(looked_at),
         cmocka_unit_test(converted),           cmocka_unit_test(evaluated),
+        cmocka_unit_test(one_token_has_no_draft),
     };
     return cmocka_run_group_tests(tests, NULL, done);
 }

@@ -389,6 +389,11 @@ static void interrupt(pid_t pid, char *model) {
     kill(pid, SIGINT);
 }
 
+static void hang_up(pid_t pid, char *model) {
+    (void)model;
+    kill(pid, SIGHUP);
+}
+
 static void cut_short(pid_t pid, char *model) {
     (void)pid;
     char *path = qn_path_join(model, "model.safetensors");
@@ -422,7 +427,9 @@ static void disturb_all(void (*what)(pid_t, char *), int status, const char *tex
 
 static void interrupted(void **state) {
     (void)state;
+    signal(SIGHUP, SIG_DFL); // whoever runs the tests under nohup has them ignore it
     disturb_all(interrupt, 130, "quern: ");
+    disturb_all(hang_up, 130, "quern: ");
 }
 
 static void cut_short_while_read(void **state) {
