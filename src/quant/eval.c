@@ -267,6 +267,14 @@ static double rank_error(const double *x, size_t n, size_t r) {
     return sqrt(fmax(square / sum - mean * mean, 0));
 }
 
+// Of what qn_summarize takes between two ranks.
+static double quantile_error(const double *sorted, size_t n, double q) {
+    double at = q * (double)(n - 1), share = at - floor(at);
+    size_t r = (size_t)at + 1;
+    double low = rank_error(sorted, n, r), high = share > 0 ? rank_error(sorted, n, r + 1) : low;
+    return low + share * (high - low);
+}
+
 static void add_reference(eval *e, json_t *j) {
     size_t n = e->rows.n_scored;
     double unused, p = 0;
@@ -279,9 +287,9 @@ static void add_reference(eval *e, json_t *j) {
     put(k, "mean", kl.mean);
     put(k, "std_error", kl.std_error);
     put(k, "median", kl.median);
-    put(k, "median_error", rank_error(e->rows.kl, n, (n + 1) / 2)); // qn_summarize has sorted them
+    put(k, "median_error", quantile_error(e->rows.kl, n, 0.5)); // qn_summarize has sorted them
     put(k, "p99", kl.p99);
-    put(k, "p99_error", rank_error(e->rows.kl, n, (size_t)ceil(0.99 * (double)n)));
+    put(k, "p99_error", quantile_error(e->rows.kl, n, 0.99));
     put(k, "max", kl.max);
     put(k, "max_error", rank_error(e->rows.kl, n, n));
     size_t endless = 0;

@@ -237,6 +237,13 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+// Between the two values that lie around it, as numpy's percentile does.
+static double quantile(const double *sorted, size_t n, double q) {
+    double at = q * (double)(n - 1), low = floor(at), share = at - low;
+    double a = sorted[(size_t)low], b = share > 0 ? sorted[(size_t)low + 1] : a;
+    return a < b ? a + share * (b - a) : a; // two infinities have no difference
+}
+
 void qn_summarize(double *x, size_t n, qn_summary *out) {
     *out = (qn_summary){.n = n};
     if (n == 0) return;
@@ -246,7 +253,7 @@ void qn_summarize(double *x, size_t n, qn_summary *out) {
     for (size_t i = 0; i < n; i++) m2 += (x[i] - out->mean) * (x[i] - out->mean);
     if (n > 1) out->std_error = sqrt(m2 / (double)(n - 1) / (double)n);
     qsort(x, n, sizeof *x, by_value);
-    out->median = n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
-    out->p99 = x[(size_t)ceil(0.99 * (double)n) - 1];
+    out->median = quantile(x, n, 0.5);
+    out->p99 = quantile(x, n, 0.99);
     out->max = x[n - 1];
 }

@@ -454,6 +454,14 @@ static void logits(void **state) {
     near(s.median, 2, 0);
     near(s.max, 3, 0);
     near(s.std_error, 1 / sqrt(3), 1e-15);
+    double y[] = {40, 10, 30, 20}, endless[] = {INFINITY, 1, INFINITY}; // as numpy.percentile
+    qn_summarize(y, 4, &s);
+    near(s.median, 25, 0);
+    near(s.p99, 39.7, 1e-12);
+    qn_summarize(endless, 3, &s);
+    assert_true(isinf(s.median) && isinf(s.p99));
+    qn_summarize(y, 1, &s);
+    near(s.p99, 10, 0);
 }
 
 int main(void) {
