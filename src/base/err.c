@@ -61,15 +61,16 @@ bool qn_fail_errno(qn_err *err, int errnum, const char *fmt, ...) {
 
 bool qn_err_prefix(qn_err *err, const char *fmt, ...) {
     if (!err) return false;
-    char head[QN_ERR_TEXT];
+    char raw[QN_ERR_TEXT], head[QN_ERR_TEXT], whole[2 * QN_ERR_TEXT + 3];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(head, sizeof head, fmt, args);
+    vsnprintf(raw, sizeof raw, fmt, args);
     va_end(args);
-    char tail[QN_ERR_TEXT];
-    memcpy(tail, err->text, sizeof tail);
-    char whole[2 * QN_ERR_TEXT + 3];
-    snprintf(whole, sizeof whole, "%s: %s", head, tail);
-    qn_str_visible(whole, err->text, sizeof err->text);
+    qn_str_visible(raw, head, sizeof head);
+    // The rest is visible already, and a look-up's has lines of its own.
+    snprintf(whole, sizeof whole, "%s: %s", head, err->text);
+    whole[sizeof err->text - 1] = 0;
+    whole[qn_utf8_valid(whole, strlen(whole))] = 0; // cut between characters
+    memcpy(err->text, whole, sizeof err->text);
     return false;
 }

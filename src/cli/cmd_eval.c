@@ -18,6 +18,15 @@ static double at(const json_t *report, const char *section, const char *key) {
     return json_is_string(v) ? strtod(json_string_value(v), NULL) : json_number_value(v);
 }
 
+// A text shorter than a window is one window, as long as it is.
+static void print_counts(const json_t *r) {
+    double left = at(r, NULL, "left_out"), n = at(r, NULL, "windows");
+    double all = at(r, NULL, "text_tokens") - left, size = at(r, NULL, "context");
+    qn_out_addf("tokens       %.0f in %.0f window%s of %.0f", at(r, NULL, "tokens"), n,
+                qn_plural_s((uint64_t)n), all < size ? all : size);
+    if (left > 0) qn_out_addf(", %.0f behind %s left out", left, n > 1 ? "them" : "it");
+}
+
 static void print(const json_t *r) {
     qn_out_addf("perplexity   %.4f ± %.4f\n", at(r, NULL, "perplexity"),
                 at(r, NULL, "perplexity_error"));
@@ -33,10 +42,7 @@ static void print(const json_t *r) {
         qn_out_addf("same top-1   %.2f %% ± %.2f %%\n", 100 * at(r, "top1", "agreement"),
                     100 * at(r, "top1", "std_error"));
     }
-    qn_out_addf("tokens       %.0f in %.0f windows of %.0f", at(r, NULL, "tokens"),
-                at(r, NULL, "windows"), at(r, NULL, "context"));
-    if (at(r, NULL, "left_out") > 0)
-        qn_out_addf(", %.0f behind them left out", at(r, NULL, "left_out"));
+    print_counts(r);
     qn_out_addf("\ntime         %.1f s, %.0f tok/s\n", at(r, NULL, "seconds"), at(r, NULL, "tok_s"));
 }
 
@@ -47,12 +53,18 @@ static bool read_text(const qn_args *a, qn_buf *text, qn_err *err) {
     return qn_fail(err, QN_USAGE, "no text is given, expected --text FILE");
 }
 
+static const char *text_name(const qn_args *a) {
+    const char *path = qn_args_text(a, "text", NULL);
+    return path && strcmp(path, "-") == 0 ? "stdin" : path;
+}
+
 static int run(const qn_args *a, qn_err *err) {
     qn_progress bar = {0};
     qn_buf text = {0};
     if (!read_text(a, &text, err)) return -1;
     qn_eval_options o = {.text = qn_args_has(a, "text") ? text.data ? text.data : "" : NULL,
-                         .n_text = text.n, .context = (size_t)qn_args_int(a, "context", 0),
+                         .n_text = text.n, .text_name = text_name(a),
+                         .context = (size_t)qn_args_int(a, "context", 0),
                          .stride = (size_t)qn_args_int(a, "stride", 0),
                          .tail = qn_args_has(a, "tail"),
                          .reference = qn_args_text(a, "reference", NULL),

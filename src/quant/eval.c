@@ -46,6 +46,14 @@ static void eval_done(eval *e) {
 
 // ---- what is read ----
 
+// What the tokens are of, for messages.
+static const char *text_name(const eval *e) {
+    if (!e->o->text) return e->dump.path;
+    return e->o->text_name ? e->o->text_name : "the text";
+}
+
+static const char *model_name(const eval *e) { return qn_model_get_info(e->model)->path; }
+
 static qn_model *load(const char *name, const qn_model_options *o, qn_err *err) {
     char *path = NULL;
     qn_model *m = qn_resolve(name, &path, err) ? qn_model_load(path, o, err) : NULL;
@@ -86,14 +94,14 @@ static bool open_all(eval *e, const char *model, qn_err *err) {
                            .progress = o->progress, .user = o->user};
     e->context = o->context;
     if (o->reference && is_dump(o->reference) && !open_dump(e, err))
-        return qn_err_prefix(err, "reference");
+        return qn_err_prefix(err, "--reference");
     e->model = load(model, &mo, err);
     if (!e->model) return false;
     if (!o->reference || e->dumped) return true;
     mo.precision = QN_EXACT;
     mo.weights = QN_STORED;
     e->reference = load(o->reference, &mo, err);
-    return e->reference || qn_err_prefix(err, "reference");
+    return e->reference || qn_err_prefix(err, "--reference");
 }
 
 // Padding of one side's vocabulary is left out of the divergence; another vocabulary is no padding.
@@ -104,8 +112,8 @@ static bool fits_reference(const eval *e, qn_err *err) {
                          : (size_t)qn_model_get_info(e->reference)->vocab_size;
     size_t least = n < m ? n : m;
     if (least < (n > m ? n : m) / 2)
-        return qn_fail(err, QN_INPUT, "reference: %s has a vocabulary of %zu, expected about the "
-                       "%zu of the model", e->o->reference, m, n);
+        return qn_fail(err, QN_INPUT, "--reference %s has a vocabulary of %zu, expected about the "
+                       "%zu of %s", e->o->reference, m, n, model_name(e));
     if (n != m)
         qn_note("the model has a vocabulary of %zu, the reference of %zu: the divergence is over "
                 "the first %zu", n, m, least);
@@ -114,12 +122,12 @@ static bool fits_reference(const eval *e, qn_err *err) {
 
 // ---- tokens ----
 
-static bool same_tokens(const int64_t *expected, const eval *e, size_t n, const char *whose,
-                        qn_err *err) {
+static bool same_tokens(const int64_t *expected, const eval *e, size_t n, qn_err *err) {
     for (size_t i = 0; i < n && i < e->n_tokens; i++)
         if (expected[i] != e->tokens[i])
-            return qn_fail(err, QN_INPUT, "tokens differ first at position %zu: the text has %d, %s "
-                           "has %lld", i, e->tokens[i], whose, (long long)expected[i]);
+            return qn_fail(err, QN_INPUT, "%s: tokens differ first at position %zu: %d for %s, %lld "
+                           "for --reference %s", text_name(e), i, e->tokens[i], model_name(e),
+                           (long long)expected[i], e->o->reference);
     return true;
 }
 
@@ -132,10 +140,11 @@ static bool check_reference_tokenizer(const eval *e, qn_err *err) {
     if (!qn_encode(t, e->o->text, e->o->n_text, 0, &ids, &n, err)) return false;
     int64_t *wide = QN_NEW_ARRAY(int64_t, n + 1);
     for (size_t i = 0; i < n; i++) wide[i] = ids[i];
-    bool ok = same_tokens(wide, e, n, "the reference's tokenizer", err);
+    bool ok = same_tokens(wide, e, n, err);
     if (ok && n != e->n_tokens)
-        ok = qn_fail(err, QN_INPUT, "the text has %zu tokens, %zu for the reference's tokenizer",
-                     e->n_tokens, n);
+        ok = qn_fail(err, QN_INPUT, "%s has %zu token%s for %s, %zu for --reference %s",
+                     text_name(e), e->n_tokens, qn_plural_s(e->n_tokens), model_name(e), n,
+                     e->o->reference);
     free(wide);
     qn_free(ids);
     return ok;
@@ -146,15 +155,15 @@ static bool use_dump_tokens(eval *e, qn_err *err) {
     size_t n = 0, rows = qn_tensor_rows(e->dumped);
     if (!qn_compare_file_tokens(&e->dump, &ids, &n, err)) return false;
     bool ok = n == rows || (n == 0 && e->o->text) ||
-              qn_fail(err, QN_INPUT, "%s: %zu tokens, expected one for each of the %zu rows of "
-                      "logits", e->dump.path, n, rows);
+              qn_fail(err, QN_INPUT, "%s: %zu token%s, expected one for each of the %zu row%s of "
+                      "logits", e->dump.path, n, qn_plural_s(n), rows, qn_plural_s(rows));
     if (ok && n == 0)
         qn_note("%s has no tokens: that it is of this text is not checked", e->dump.path);
     if (ok && e->o->text) {
-        ok = same_tokens(ids, e, n, e->dump.path, err);
+        ok = same_tokens(ids, e, n, err);
         if (ok && e->n_tokens < rows)
-            ok = qn_fail(err, QN_INPUT, "the text has %zu tokens, %s has %zu", e->n_tokens,
-                         e->dump.path, rows);
+            ok = qn_fail(err, QN_INPUT, "%s has %zu token%s, expected the %zu of %s", text_name(e),
+                         e->n_tokens, qn_plural_s(e->n_tokens), rows, e->dump.path);
     } else if (ok) {
         e->tokens = qn_alloc(n * sizeof *e->tokens);
         e->n_tokens = n;
@@ -173,14 +182,15 @@ static bool read_tokens(eval *e, qn_err *err) {
                        "reference and no text", info->path);
     if (!e->o->text && !e->dumped) return qn_fail(err, QN_USAGE, "no text is given");
     if (e->o->text && !qn_encode(t, e->o->text, e->o->n_text, 0, &e->tokens, &e->n_tokens, err))
-        return qn_err_prefix(err, "text");
+        return qn_err_prefix(err, "%s", text_name(e));
     if (!check_reference_tokenizer(e, err) || (e->dumped && !use_dump_tokens(e, err))) return false;
     for (size_t i = 0; i < e->n_tokens; i++)
         if (e->tokens[i] < 0 || e->tokens[i] >= info->vocab_size)
-            return qn_fail(err, QN_INPUT, "token %d at position %zu is out of range, the model has "
-                           "%d", e->tokens[i], i, info->vocab_size);
-    return e->n_tokens >= 2 || qn_fail(err, QN_INPUT, "the text has %zu token%s, expected at least "
-                                       "2", e->n_tokens, e->n_tokens == 1 ? "" : "s");
+            return qn_fail(err, QN_INPUT, "%s: token %d at position %zu is out of range, %s has %d",
+                           text_name(e), e->tokens[i], i, info->path, info->vocab_size);
+    return e->n_tokens >= 2 ||
+           qn_fail(err, QN_INPUT, "%s has %zu token%s, expected at least 2", text_name(e),
+                   e->n_tokens, qn_plural_s(e->n_tokens));
 }
 
 // ---- windows ----

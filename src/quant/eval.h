@@ -11,6 +11,7 @@
 typedef struct qn_eval_options {
     const char *text;      // UTF-8; NULL: the tokens of the reference, which is then a dump
     size_t n_text;
+    const char *text_name; // for messages: its file; NULL: "the text"
     size_t context;        // tokens per window; 0: QN_EVAL_CONTEXT, or a dump's own length
     size_t stride;         // from one window's start to the next; 0: context
     bool tail;             // score what is behind the last whole window too

@@ -128,6 +128,9 @@ static void errors_are_filled_prefixed_and_cut(void **state) {
     assert_memory_equal(err.text, "head: xxx", 9);
     assert_int_equal(strlen(err.text), QN_ERR_TEXT - 1);
     free(longer);
+    strcpy(err.text, "no such model:\n  fetch it"); // lines that were meant are kept
+    qn_err_prefix(&err, "--reference \n");
+    assert_string_equal(err.text, "--reference \\x0a: no such model:\n  fetch it");
 }
 
 static void codes_have_their_exit_status(void **state) {

@@ -453,6 +453,17 @@ static void figures_that_are_none(void **state) {
     free(b);
 }
 
+// A short text is one window of its own length, and one is one.
+static void counts_read_well(void **state) {
+    (void)state;
+    char *file = scratch("short.txt");
+    write_file(file, "hello world this is a text");
+    char *text = printed(0, ARGS("eval", TINY, "--text", file, "-q"));
+    if (!strstr(text, "tokens       13 in 1 window of 14\n")) fail_msg("%s", text);
+    free(text);
+    free(file);
+}
+
 static int done(void **state) {
     (void)state;
     scratch_done();
@@ -476,6 +487,7 @@ int main(void) {
         cmocka_unit_test(overwrite_is_for_checkpoints),
         cmocka_unit_test(options_and_names),
         cmocka_unit_test(figures_that_are_none),
+        cmocka_unit_test(counts_read_well),
     };
     return cmocka_run_group_tests(tests, NULL, done);
 }

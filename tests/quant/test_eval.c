@@ -301,7 +301,11 @@ static void what_cannot_be_scored(void **state) {
     const char *t = text.data;
     refused(TINY, (qn_eval_options){0}, QN_USAGE, "no text is given");
     refused(TINY, (qn_eval_options){.text = "", .n_text = 0}, QN_INPUT, "0 tokens");
-    refused(TINY, (qn_eval_options){.text = "a\xff", .n_text = 2}, QN_INPUT, "text: ");
+    refused(TINY, (qn_eval_options){.text = "a\xff", .n_text = 2}, QN_INPUT, "the text: ");
+    refused(TINY, (qn_eval_options){.text = "a\xff", .n_text = 2, .text_name = "t.txt"}, QN_INPUT,
+            "t.txt: text is not UTF-8 at byte 1");
+    refused(TINY, (qn_eval_options){.text = "", .text_name = "t.txt"}, QN_INPUT,
+            "t.txt has 0 tokens, expected at least 2");
     refused(TINY, (qn_eval_options){.text = t, .n_text = 900, .context = 8, .stride = 9}, QN_USAGE,
             "--stride is 9");
     refused(TINY, (qn_eval_options){.text = t, .n_text = 900, .context = 1}, QN_USAGE,
@@ -335,7 +339,7 @@ static void dumps_that_are_no_reference(void **state) {
     scratch_remove(wordless);
     char *foreign = dump_with("logits", 64, 0, true);
     refused(TINY, (qn_eval_options){.reference = foreign}, QN_INPUT,
-            "has a vocabulary of 64, expected about the 4096 of the model");
+            "has a vocabulary of 64, expected about the 4096 of " TINY);
     scratch_remove(foreign);
 }
 
