@@ -164,7 +164,7 @@ complete -c quern -n '__fish_seen_subcommand_from eval' -l json -d 'the result a
 complete -c quern -n '__fish_seen_subcommand_from eval' -l quiet -s q -d 'no notes on stderr, errors only'
 complete -c quern -n '__fish_seen_subcommand_from eval' -l help -s h -d 'this page'
 complete -c quern -n __fish_use_subcommand -f -a convert -d 'a plain checkpoint that any loader accepts, proven by a second decoder'
-complete -c quern -n '__fish_seen_subcommand_from convert' -l dtype -x -a 'f32 bf16 f16' -d 'what the weights become'
+complete -c quern -n '__fish_seen_subcommand_from convert' -l dtype -x -a 'f32 bf16 f16' -d 'what the weights become (float32 decays of linear attention stay so)'
 complete -c quern -n '__fish_seen_subcommand_from convert' -l saturate -d 'clamp values that f16 cannot hold instead of refusing them'
 complete -c quern -n '__fish_seen_subcommand_from convert' -l keep-extra -d 'carry over tensors that the architecture does not know'
 complete -c quern -n '__fish_seen_subcommand_from convert' -l as-is -d 'go on although weights look signed-view or zero-offset (see check)'
