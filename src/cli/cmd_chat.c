@@ -40,7 +40,8 @@ static bool ask_once(qn_conversation *c, qn_err *err) {
     if (ok && json) print_json(c, &r);
     if (ok && qn_out_flush(NULL)) qn_reply_note(c->session, &r);
     if (ok && r.finish == QN_FINISH_CANCELLED && qn_interrupted())
-        ok = qn_fail(err, QN_CANCELLED, "interrupted after %zu tokens", r.n_tokens);
+        ok = qn_fail(err, QN_CANCELLED, "interrupted after %zu token%s", r.n_tokens,
+                     qn_plural_s(r.n_tokens));
     qn_reply_done(&r);
     qn_buf_done(&text);
     return ok;
@@ -145,8 +146,8 @@ static bool answer_line(chat *c, const qn_buf *line, qn_err *err) {
     bool terminal = qn_line_input_is_terminal(c->input);
     bool ok = qn_conversation_say(&c->talk, line->data, line->n, &view, &r, &why);
     if (ok && terminal && qn_out_is_terminal() && !qn_log_quiet())
-        qn_out_addf("\033[2m%zu tokens, %.0f tok/s%s\033[22m\n\n", r.n_tokens,
-                    qn_reply_decode_rate(&r), r.finish == QN_FINISH_CANCELLED ? ", stopped" :
+        qn_out_addf("\033[2m%zu token%s, %.0f tok/s%s\033[22m\n\n", r.n_tokens,
+                    qn_plural_s(r.n_tokens), qn_reply_decode_rate(&r), r.finish == QN_FINISH_CANCELLED ? ", stopped" :
                     r.finish == QN_FINISH_LENGTH ? ", cut off at the limit" : "");
     bool stopped = qn_interrupted();
     qn_reply_done(&r);

@@ -71,7 +71,8 @@ static int run(const qn_args *a, qn_err *err) {
     if (ok && qn_args_has(a, "json")) print_json(&s, &r);
     if (ok && qn_out_flush(NULL)) qn_reply_note(&s, &r);
     if (ok && r.finish == QN_FINISH_CANCELLED && qn_interrupted())
-        ok = qn_fail(err, QN_CANCELLED, "interrupted after %zu tokens", r.n_tokens);
+        ok = qn_fail(err, QN_CANCELLED, "interrupted after %zu token%s", r.n_tokens,
+                     qn_plural_s(r.n_tokens));
     qn_reply_done(&r);
     qn_session_close(&s);
     return ok ? 0 : -1;

@@ -160,9 +160,9 @@ void qn_drafts_format(const qn_session *s, char text[128]) {
     qn_engine_get_stats(s->engine, &stats);
     *text = 0;
     if (!stats.drafted_tokens) return;
-    int n = snprintf(text, 128, "%llu of %llu drafts accepted",
+    int n = snprintf(text, 128, "%llu of %llu draft%s accepted",
                      (unsigned long long)stats.accepted_tokens,
-                     (unsigned long long)stats.drafted_tokens);
+                     (unsigned long long)stats.drafted_tokens, qn_plural_s(stats.drafted_tokens));
     double saved = stats.draft_saved_seconds; // 0: no step without drafts to compare with
     if (saved < 0 || saved > 0)
         snprintf(text + n, 128 - (size_t)n, ", %.2f s %s", fabs(saved),
@@ -172,7 +172,8 @@ void qn_drafts_format(const qn_session *s, char text[128]) {
 void qn_reply_note(const qn_session *s, const qn_reply *r) {
     char drafts[128];
     qn_drafts_format(s, drafts);
-    qn_note_each("load %.2f s; prompt %zu tokens, %.1f tok/s; output %zu tokens, %.1f tok/s (%s)%s%s",
-                 s->load_s, r->prompt_tokens, qn_reply_prefill_rate(r), r->n_tokens,
+    qn_note_each("load %.2f s; prompt %zu token%s, %.1f tok/s; output %zu token%s, %.1f tok/s "
+                 "(%s)%s%s", s->load_s, r->prompt_tokens, qn_plural_s(r->prompt_tokens),
+                 qn_reply_prefill_rate(r), r->n_tokens, qn_plural_s(r->n_tokens),
                  qn_reply_decode_rate(r), qn_finish_name(r->finish), *drafts ? "; " : "", drafts);
 }

@@ -34,8 +34,8 @@ static bool check(const qn_engine *e, const qn_request_options *o, qn_err *err) 
         return qn_fail(err, QN_LIMIT, "request: %zu images, expected at most %d", o->n_images,
                        MAX_IMAGES);
     if (o->n_images && !e->info->has_vision)
-        return qn_fail(err, QN_UNSUPPORTED, "request: %zu images, but the checkpoint has no vision "
-                       "tower", o->n_images);
+        return qn_fail(err, QN_UNSUPPORTED, "request: %zu image%s, but the checkpoint has no "
+                       "vision tower", o->n_images, qn_plural_s(o->n_images));
     return true;
 }
 

@@ -200,8 +200,10 @@ bool qn_loader_check_strays(const qn_loader *l, qn_err *err) {
         }
     }
     if (zeros)
-        qn_note("%zu biases that %s lacks are zero and left out (%s, …)", zeros,
-                l->binder.config->architecture, first_zero);
-    if (others) qn_note("%zu tensors are not used (%s, …)", others, first);
+        qn_note("%zu bias%s that %s lacks, %s%s, left out: all zero", zeros, zeros == 1 ? "" : "es",
+                l->binder.config->architecture, first_zero, zeros == 1 ? "" : ", …");
+    if (others)
+        qn_note("%zu tensor%s not used (%s%s)", others, others == 1 ? " is" : "s are", first,
+                others == 1 ? "" : ", …");
     return true;
 }

@@ -112,8 +112,8 @@ static void compare_with_layout(check *c) {
     }
     if (hidden)
         qn_problem_add(&c->problems, QN_ERROR, "missing-tensor", NULL, 0,
-                       "%zu tensors that %s expects are not in what could be read", hidden,
-                       c->config.architecture);
+                       "%zu tensor%s that %s expects %s not in what could be read", hidden,
+                       qn_plural_s(hidden), c->config.architecture, hidden == 1 ? "is" : "are");
 }
 
 static const qn_weight *embedding(const check *c) {

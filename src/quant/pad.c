@@ -248,6 +248,21 @@ static void say_heads(qn_rewrite *r, const plan *p) {
     note(r, text);
 }
 
+// A size that divides is not all it takes: inputs in the order of their activations have their groups
+// all over the matrix.
+static void say_act_order(qn_rewrite *r, const plan *p) {
+    for (size_t i = 0; i < p->m->n_weights; i++) {
+        const qn_weight *w = p->m->weights[i];
+        const qn_expected *e = qn_layout_find(&p->m->layout, w->name);
+        if (!w->act_order || !e || !is_down(e)) continue;
+        char *text = qn_strf("%s is quantized in act-order (desc_act): its groups span all devices, so "
+                             "each device needs all of its scales, whatever the size", w->name);
+        note(r, text);
+        qn_free(text);
+        return;
+    }
+}
+
 static void say_sizes(qn_rewrite *r, const plan *p) {
     char text[256];
     bool any = false;
@@ -267,6 +282,7 @@ static void say_sizes(qn_rewrite *r, const plan *p) {
     snprintf(text, sizeof text, "nothing to pad: every intermediate size is a multiple of %zu * %d "
              "already; the weights are a plain copy", p->group, p->o->tp);
     note(r, text);
+    say_act_order(r, p);
 }
 
 // Padded codes mean 0 by what the tensors are. A loader that believes a wrong label would see other

@@ -277,8 +277,9 @@ static bool prove_all(proof *v, qn_err *err) {
 static bool judge(const proof *v, qn_err *err) {
     bool tail = v->subject->sizes[0].layout == QN_PAD_TAIL;
     if (v->mismatches)
-        return qn_fail(err, QN_INPUT, "proof: %llu values are not where they should be",
-                       (unsigned long long)v->mismatches);
+        return qn_fail(err, QN_INPUT, "proof: %llu value%s not where %s should be",
+                       (unsigned long long)v->mismatches, v->mismatches == 1 ? " is" : "s are",
+                       v->mismatches == 1 ? "it" : "they");
     if (v->zero_scales > v->old_zero_scales)
         return qn_fail(err, QN_INPUT, "proof: %llu padded groups have scale 0",
                        (unsigned long long)(v->zero_scales - v->old_zero_scales));

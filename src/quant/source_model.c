@@ -169,13 +169,14 @@ static bool judge(const suspects *s, bool as_is, json_t *notes, qn_err *err) {
     const qn_wrong_finding *f = &s->findings[first];
     if (certain && !as_is)
         return qn_fail(err, QN_INPUT, "%s: tensor %s is %s, expected right values (%zu such "
-                       "matrices; `quern check` shows the evidence, `quern repair` undoes it, "
+                       "%s; `quern check` shows the evidence, `quern repair` undoes it, "
                        "--as-is carries it over)", path, s->m->weights[first]->name,
-                       names[f->kind], n);
+                       names[f->kind], n, n == 1 ? "matrix" : "matrices");
     char text[1024];
-    snprintf(text, sizeof text, "%zu matrices of the source look %s (%s first) and were carried "
-             "over as they are: `quern check` shows the evidence", n, names[f->kind],
-             s->m->weights[first]->name);
+    snprintf(text, sizeof text, "%zu %s of the source look%s %s (%s%s), carried over all the same: "
+             "`quern check` shows the evidence", n, n == 1 ? "matrix" : "matrices",
+             n == 1 ? "s" : "", names[f->kind], s->m->weights[first]->name,
+             n == 1 ? "" : ", …");
     note(notes, text);
     return true;
 }

@@ -300,6 +300,14 @@ static void nothing_to_do_is_a_copy(void **state) {
     if (difference(folder, out) != 0) fail_msg("logits differ");
     json_decref(report);
     scratch_remove(out);
+    // Act-order groups span all devices however well the size divides; that is not kept quiet.
+    report = padded("tests/data/quantized/gptq-int4-g32-actorder", out = scratch_path("order"),
+                    (qn_pad_options){.tp = 2});
+    char *notes = json_dumps(json_object_get(report, "notes"), 0);
+    assert_non_null(strstr(notes, "down_proj.weight is quantized in act-order (desc_act)"));
+    free(notes);
+    json_decref(report);
+    scratch_remove(out);
 }
 
 // ---- the proof ----
@@ -350,9 +358,9 @@ static void the_proof_sees_damage(void **state) {
     const char *folder = "tests/data/quantized/base-bf16";
     prove_damaged(qn_pad_prove, folder, "model.layers.1.mlp.down_proj.weight",
                   2 * (512 * 7 + 500), ONE,
-                  "1 values are not where they should be"); // a zero that is none
+                  "1 value is not where it should be"); // a zero that is none
     prove_damaged(qn_pad_prove, folder, "model.layers.0.mlp.up_proj.weight", 2 * (128 * 300 + 3),
-                  ONE, "1 values are not where they should be"); // an old value lost
+                  ONE, "1 value is not where it should be"); // an old value lost
     prove_damaged(qn_pad_prove, folder, "model.layers.1.self_attn.q_proj.weight", 2 * 77, ONE,
                   "self_attn.q_proj.weight is not the copy"); // what padding does not touch
     folder = "tests/data/quantized/gptq-int8-channel"; // scales [1, 512] of which 128 are new
