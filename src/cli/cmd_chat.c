@@ -147,7 +147,8 @@ static bool answer_line(chat *c, const qn_buf *line, qn_err *err) {
     bool ok = qn_conversation_say(&c->talk, line->data, line->n, &view, &r, &why);
     if (ok && terminal && qn_out_is_terminal() && !qn_log_quiet())
         qn_out_addf("\033[2m%zu token%s, %.0f tok/s%s\033[22m\n\n", r.n_tokens,
-                    qn_plural_s(r.n_tokens), qn_reply_decode_rate(&r), r.finish == QN_FINISH_CANCELLED ? ", stopped" :
+                    qn_plural_s(r.n_tokens), qn_reply_decode_rate(&r),
+                    r.finish == QN_FINISH_CANCELLED ? ", stopped" :
                     r.finish == QN_FINISH_LENGTH ? ", cut off at the limit" : "");
     bool stopped = qn_interrupted();
     qn_reply_done(&r);

@@ -45,7 +45,8 @@ typedef struct qn_rope_config {
     double theta;
     size_t dims;           // rotated dimensions of a head, even
     bool yarn, truncate;
-    double factor, original_length, beta_fast, beta_slow;
+    double factor; // that stretches positions, linear or YaRN's; 1 without
+    double original_length, beta_fast, beta_slow;
     double attention_factor; // multiplies cos and sin; 1 without YaRN
     bool mrope;            // frequencies are dealt out to three positions
     int mrope_section[3];

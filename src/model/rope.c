@@ -1,5 +1,5 @@
-// Rotary positions (RoFormer), with YaRN's change of frequencies (Peng et al. 2023) and the dealing
-// out of frequencies to three positions that pictures need. Angles are formed in double: at 262144
+// Rotary positions (RoFormer), with a linear or YaRN's change of frequencies (Peng et al. 2023) and the
+// dealing out of frequencies to three positions that pictures need. Angles are formed in double: at 262144
 // positions a float angle would be wrong in the second digit.
 #include <math.h>
 #include <string.h>
@@ -50,6 +50,26 @@ static bool read_yarn(qn_config *c, const source *s) {
     return true;
 }
 
+static bool read_linear(qn_config *c, const source *s) {
+    if (!json_is_number(json_object_get(s->rope, "factor")))
+        return qn_fail(s->err, QN_INPUT, "%s: rope type linear without factor, expected a number",
+                       s->what);
+    return read_real(s, "factor", 1, 1e6, &c->rope.factor);
+}
+
+// dynamic changes the frequencies of sequences beyond max_position_embeddings, and that is where the
+// context ends: it is the default for whatever can be computed.
+static bool read_type(qn_config *c, const source *s, const char *type) {
+    static const char *const plain[] = {"default", "mrope", "dynamic"};
+    if (!type) return true;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (strcmp(type, plain[i]) == 0) return true;
+    if (strcmp(type, "yarn") == 0) return read_yarn(c, s);
+    if (strcmp(type, "linear") == 0) return read_linear(c, s);
+    return qn_fail(s->err, QN_UNSUPPORTED, "%s: rope type is \"%s\", expected default, linear, "
+                   "dynamic or yarn", s->what, type);
+}
+
 static bool read_sections(qn_config *c, const source *s) {
     const json_t *list = json_object_get(s->rope, "mrope_section");
     int sum = 0;
@@ -84,13 +104,7 @@ bool qn_rope_read(qn_config *c, const json_t *text, const char *what, qn_err *er
         return qn_fail(err, QN_INPUT, "%s: %zu rotary dimensions (head_dim %zu times "
                        "partial_rotary_factor %g), expected an even number", what, c->rope.dims,
                        c->head_dim, partial);
-    if (type && !strcmp(type, "yarn")) {
-        if (!read_yarn(c, &s)) return false;
-    } else if (type && strcmp(type, "default") != 0 && strcmp(type, "mrope") != 0) {
-        return qn_fail(err, QN_UNSUPPORTED, "%s: rope type is \"%s\", expected default or yarn",
-                       what, type);
-    }
-    return read_sections(c, &s);
+    return read_type(c, &s, type) && read_sections(c, &s);
 }
 
 // The dimension whose wave turns `rotations` times over the original length.
@@ -111,7 +125,10 @@ double *qn_rope_frequencies(const qn_rope_config *r) {
     }
     for (size_t i = 0; i < n; i++) {
         inv[i] = pow(r->theta, -2.0 * (double)i / (double)r->dims);
-        if (!r->yarn) continue;
+        if (!r->yarn) {
+            inv[i] /= r->factor; // linear; 1 otherwise
+            continue;
+        }
         double ramp = fmin(fmax(((double)i - lo) / (hi - lo), 0), 1);
         inv[i] = inv[i] * (1 - ramp) + inv[i] / r->factor * ramp;
     }

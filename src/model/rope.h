@@ -8,7 +8,7 @@
 // Reads rope_parameters, or rope_theta with rope_scaling, into c->rope. head_dim must be known.
 bool qn_rope_read(qn_config *c, const json_t *text, const char *what, qn_err *err);
 
-// [dims / 2] angles per position, YaRN applied; allocated.
+// [dims / 2] angles per position, as stretched; allocated.
 double *qn_rope_frequencies(const qn_rope_config *r);
 
 // For each of m rows dims / 2 cosines, then as many sines, of positions[row] = (t, h, w).

@@ -461,6 +461,8 @@ static void counts_read_well(void **state) {
     char *text = printed(0, ARGS("eval", TINY, "--text", file, "-q"));
     if (!strstr(text, "tokens       13 in 1 window of 14\n")) fail_msg("%s", text);
     free(text);
+    expect_error(NULL, 0, "prompt 1 token, ", ARGS("run", TINY, "--tokens", "5", "-n", "1"));
+    expect_error(NULL, 0, "output 1 token, ", ARGS("run", TINY, "--tokens", "5", "-n", "1"));
     free(file);
 }
 

@@ -1,4 +1,5 @@
 // config.json: key drift that means the same, and values that make no sense, each with its message.
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -47,9 +48,11 @@ static const bad bads[] = {
      "hidden_act is \"gelu\", expected \"silu\""},
     {"families/qwen3", "head_dim", "31", QN_INPUT, "31 rotary dimensions"},
     {"families/qwen3", "rope_scaling", "{\"type\": \"longrope\"}", QN_UNSUPPORTED,
-     "rope type is \"longrope\", expected default or yarn"},
+     "rope type is \"longrope\", expected default, linear, dynamic or yarn"},
     {"families/qwen2-yarn", "rope_scaling", "{\"type\": \"yarn\"}", QN_INPUT,
      "rope type yarn without factor"},
+    {"families/qwen3", "rope_scaling", "{\"rope_type\": \"linear\"}", QN_INPUT,
+     "rope type linear without factor"},
     {"families/qwen3", "eos_token_id", "\"<|im_end|>\"", QN_INPUT, "eos_token_id is not a token"},
     {"families/qwen3_5", "layer_types", "[\"full_attention\"]", QN_INPUT,
      "layer_types has 1 entries, expected num_hidden_layers (4)"},
@@ -211,11 +214,39 @@ static void yarn(void **state) {
     free(inv);
 }
 
+// Angles by transformers 5.23 for theta 1000000 and 32 dimensions; its dynamic type differs from the
+// default beyond max_position_embeddings only, where no prompt reaches.
+static void stretched(void **state) {
+    (void)state;
+    static const struct {
+        const char *type;
+        double factor, second, last;
+    } cases[] = {{"default", 3, 0.42169651, 2.3713737e-06},
+                 {"linear", 3, 0.14056551, 7.9045792e-07},
+                 {"dynamic", 3, 0.42169651, 2.3713737e-06}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *j = load("families/qwen3");
+        json_object_set_new(j, "head_dim", json_integer(32));
+        json_object_set_new(j, "rope_parameters",
+                            json_pack("{s:s, s:f, s:f}", "rope_type", cases[i].type, "factor",
+                                      cases[i].factor, "rope_theta", 1e6));
+        qn_config c = read(j);
+        double *inv = qn_rope_frequencies(&c.rope);
+        assert_int_equal(c.rope.dims, 32);
+        assert_true(fabs(inv[1] / cases[i].second - 1) < 1e-7);
+        assert_true(fabs(inv[15] / cases[i].last - 1) < 1e-7);
+        assert_true(c.rope.attention_factor == 1);
+        free(inv);
+        qn_config_done(&c);
+        json_decref(j);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_values), cmocka_unit_test(unknown_architecture),
         cmocka_unit_test(plans),      cmocka_unit_test(drift),
-        cmocka_unit_test(yarn),
+        cmocka_unit_test(yarn),       cmocka_unit_test(stretched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
