@@ -282,7 +282,7 @@ const qn_command qn_cmd_bench = {
              "the peak of the instructions used (prefill), both measured in the same run.",
     .examples = "quern bench models/tiny-qwen3\n"
                 "quern bench Qwen/Qwen3-1.7B --weights q8 -b 1,8 --json\n"
-                "quern bench configs/qwen3-8b --load-format dummy -p 512 -b 1\n",
+                "quern bench tests/data/model_configs/qwen3.5-0.8b --load-format dummy -p 512 -b 1\n",
     .tables = {options, qn_engine_table},
     .min_args = 1,
     .max_args = 1,

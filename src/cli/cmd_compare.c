@@ -264,7 +264,8 @@ const qn_command qn_cmd_compare = {
         "last position only. Checkpoints are compared weight by weight, whatever they are quantized\n"
         "to and whether experts are stored one by one or as one tensor.\n"
         "docs/precision.md explains every figure.",
-    .examples = "quern compare npu.safetensors cpu.safetensors\n"
+    .examples = "quern compare models/tiny-qwen3-gptq-int8 models/tiny-qwen3\n"
+                "quern compare npu.safetensors cpu.safetensors\n"
                 "quern compare logits.npy cpu.safetensors --cosine 0.999 --max-abs 0.1\n"
                 "quern compare fp16.safetensors bf16.safetensors --html report.html\n"
                 "quern compare Qwen3-1.7B-FP16 Qwen/Qwen3-1.7B --max-abs 1 --json\n",

@@ -91,7 +91,7 @@ const qn_command qn_cmd_dump = {
              "Precision is exact unless --precision says otherwise.",
     .examples = "quern dump models/tiny-qwen3 --tokens \"1 2 3\" -o logits.safetensors\n"
                 "quern dump models/tiny-qwen3 -p \"Paris is\" --hidden -o hidden.safetensors\n"
-                "quern dump Qwen/Qwen3-0.6B -f text.txt --precision fast -o fast.safetensors\n",
+                "quern dump Qwen/Qwen3-0.6B -p \"Paris is\" --precision fast -o fast.safetensors\n",
     .tables = {options, qn_engine_table},
     .min_args = 1,
     .max_args = 1,

@@ -112,8 +112,9 @@ const qn_command qn_cmd_eval = {
              "its windows: [positions, vocabulary], or [windows, positions, vocabulary]. Precision\n"
              "is exact unless --precision says otherwise; a reference is always exact.",
     .examples = "quern eval models/tiny-qwen3 --text models/tiny-qwen3/reference/valid.txt\n"
-                "quern eval models/tiny-qwen3-gptq-int8 --text t.txt --reference models/tiny-qwen3\n"
-                "quern eval Qwen/Qwen3-0.6B --text text.txt --context 2048 --stride 1024 --json\n",
+                "quern eval models/tiny-qwen3-gptq-int8 --text README.md "
+                "--reference models/tiny-qwen3\n"
+                "quern eval Qwen/Qwen3-0.6B --text README.md --context 2048 --stride 1024 --json\n",
     .tables = {options, qn_engine_table},
     .min_args = 1,
     .max_args = 1,

@@ -96,7 +96,7 @@ const qn_command qn_cmd_run = {
     .about = "At most 512 new tokens unless -n says otherwise. Timing goes to stderr. No chat\n"
              "template is applied: `quern chat` does that. Without a tokenizer ids are printed.",
     .examples = "quern run models/tiny-qwen3 -p \"The capital of France is\" -n 16 --temp 0\n"
-                "quern run models/tiny-qwen3 -f story.txt --seed 7 --stop \"The end\"\n"
+                "quern run models/tiny-qwen3 -p \"Tom has a\" --seed 7 --stop \".\"\n"
                 "quern run models/tiny-qwen3 --tokens \"1 2 3\" --json -q\n",
     .tables = {options, qn_sampling_table, qn_engine_table},
     .min_args = 1,

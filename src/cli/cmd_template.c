@@ -232,10 +232,13 @@ const qn_command qn_cmd_template = {
     .group = "Look",
     .summary = "the prompt that a conversation becomes",
     .usage = "MODEL (-f MESSAGES.json | --jsonl) [OPTIONS]",
-    .examples = "quern template models/tiny-qwen3 -f messages.json\n"
-                "quern template models/tiny-qwen3 -f messages.json --set enable_thinking=false\n"
-                "quern template models/tiny-qwen3 -f messages.json --tools tools.json --json\n"
-                "quern template models/tiny-qwen3 --jsonl < conversations.jsonl\n",
+    .examples = "quern template models/tiny-qwen3 -f examples/messages.json\n"
+                "quern template models/tiny-qwen3 -f examples/messages.json --set "
+                "enable_thinking=false\n"
+                "quern template models/tiny-qwen3 -f examples/messages.json --tools "
+                "examples/tools.json --json\n"
+                "echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | quern template "
+                "models/tiny-qwen3 -f -\n",
     .tables = {options},
     .min_args = 1,
     .max_args = 1,

@@ -205,8 +205,8 @@ const qn_command qn_cmd_tokenize = {
     .about = "Ids are separated by blanks. A text that starts with - goes behind --.",
     .examples = "quern tokenize models/tiny-qwen3 \"What is the capital of France?\"\n"
                 "quern tokenize models/tiny-qwen3 --decode 1 2 3\n"
-                "quern tokenize models/tiny-qwen3 --json -f notes.txt\n"
-                "quern tokenize models/tiny-qwen3 --jsonl < texts.jsonl > ids.jsonl\n",
+                "quern tokenize models/tiny-qwen3 --json -f README.md\n"
+                "echo '{\"text\": \"Paris\"}' | quern tokenize models/tiny-qwen3 --jsonl\n",
     .tables = {options},
     .min_args = 1,
     .max_args = QN_ANY_ARGS,

@@ -1,6 +1,6 @@
-// Rotary positions (RoFormer), with a linear or YaRN's change of frequencies (Peng et al. 2023) and the
-// dealing out of frequencies to three positions that pictures need. Angles are formed in double: at 262144
-// positions a float angle would be wrong in the second digit.
+// Rotary positions (RoFormer), with a linear or YaRN's change of frequencies (Peng et al. 2023) and
+// the dealing out of frequencies to three positions that pictures need. Angles are formed in double:
+// at 262144 positions a float angle would be wrong in the second digit.
 #include <math.h>
 #include <string.h>
 

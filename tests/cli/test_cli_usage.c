@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "cli/spawn.h"
 #include "quern.h"
 
@@ -95,6 +96,36 @@ static void help(void **state) {
     expect_error(NULL, 2, "did you mean run?", ARGS("help", "rum"));
 }
 
+static bool names_an_input(const char *word, const char *before) {
+    static const char *const folders[] = {"models/", "tests/", "examples/"};
+    static const char *const options[] = {"-f", "--text", "--tools", "--image", "<"};
+    for (size_t i = 0; i < 3; i++)
+        if (qn_str_starts(word, folders[i])) return true;
+    for (size_t i = 0; i < 5; i++)
+        if (strcmp(before, options[i]) == 0)
+            return strcmp(word, "-") != 0 && strcmp(word, "photo.jpg") != 0;
+    return false;
+}
+
+// What an example reads is bundled, so that it can be typed as it stands (but for pictures).
+static void examples_find_their_files(void **state) {
+    (void)state;
+    json_t *all = json_of(NULL, ARGS("help", "--json")), *c;
+    size_t i, seen = 0;
+    json_array_foreach(json_object_get(all, "commands"), i, c) {
+        const char *name = json_string_value(json_object_get(c, "name")), *before = "";
+        char *help = output_of(NULL, ARGS("help", name)), *at = strstr(help, "\nexamples\n");
+        for (char *word = strtok(at, " \n"); word; before = word, word = strtok(NULL, " \n")) {
+            if (!names_an_input(word, before)) continue;
+            seen++;
+            if (!qn_file_exists(word)) fail_msg("help %s: %s is not there", name, word);
+        }
+        free(help);
+    }
+    assert_true(seen > 20);
+    json_decref(all);
+}
+
 static void options_in_any_place(void **state) {
     (void)state;
     char *a = output_of(NULL, ARGS("--json", "tokenize", "--plain", TINY, "hello"));
@@ -125,6 +156,7 @@ int main(void) {
         cmocka_unit_test(wrong_command_lines),  cmocka_unit_test(quiet_leaves_errors_alone),
         cmocka_unit_test(version),              cmocka_unit_test(help),
         cmocka_unit_test(options_in_any_place), cmocka_unit_test(unknown_cpu_level),
+        cmocka_unit_test(examples_find_their_files),
     };
     return cmocka_run_group_tests(tests, NULL, done);
 }
