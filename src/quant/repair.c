@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "quant/relabel.h"
 #include "quant/source_model.h"
@@ -18,6 +19,8 @@
 typedef struct tally {
     uint64_t exact, estimated, n_scales;
     double worst; // largest finite bound
+    size_t worst_row, worst_column, n_loose; // where it is; groups whose bound is half their top
+    double top;                              // largest magnitude
     double scale_min, scale_max, scale_sum;
     int code_min, code_max;
 } tally;
@@ -65,13 +68,37 @@ static void add_codes(tally *t, int least, int most) {
     if (first || most > t->code_max) t->code_max = most;
 }
 
+// The distance of numbers of this size in what is written: both the estimate and the right value are
+// rounded to half of that.
+static double spacing(qn_dtype dtype, double magnitude) {
+    int e;
+    frexp(magnitude, &e);
+    if (dtype == QN_DT_BF16) return ldexp(1, e - 8);
+    return dtype == QN_DT_F16 ? ldexp(1, (e < -13 ? -13 : e) - 11) : ldexp(1, e - 24);
+}
+
+static void add_bound(patient *p, size_t row, size_t g, const qn_mended_row *m) {
+    tally *t = &p->sum;
+    size_t from = g * p->finding.group, to = from + p->finding.group;
+    double top = 0, bound = m->bounds[g];
+    for (size_t i = from; i < to && i < p->cols; i++) top = fmax(top, fabs((double)m->values[i]));
+    t->top = fmax(t->top, top);
+    *(bound == 0 ? &t->exact : &t->estimated) += 1;
+    if (bound == 0 || !isfinite(bound)) return;
+    bound += spacing(p->w->parts[0]->dtype, top + bound);
+    t->n_loose += bound > 0.5 * top;
+    if (bound <= t->worst) return;
+    t->worst = bound;
+    t->worst_row = row;
+    t->worst_column = from;
+}
+
 static void count(patient *p, size_t row, const qn_mended_row *m) {
     pthread_mutex_lock(&p->lock);
     tally *t = &p->sum;
     if (!p->counted[row]) add_codes(t, m->code_min, m->code_max);
     for (size_t g = 0; !p->counted[row] && g < p->n_groups; g++) {
-        *(m->bounds[g] == 0 ? &t->exact : &t->estimated) += 1;
-        if (isfinite(m->bounds[g]) && m->bounds[g] > t->worst) t->worst = m->bounds[g];
+        add_bound(p, row, g, m);
         add_scale(t, (double)m->scales[g]);
     }
     p->counted[row] = 1;
@@ -391,6 +418,21 @@ static void note_left(const clinic *c, size_t matrices, json_t *notes) {
                                                   "copied as they are", (int)right, (int)matrices));
 }
 
+// What several scales explain may be far off: that should not only stand in a report.
+static void note_loose(const clinic *c) {
+    size_t groups = 0;
+    const patient *worst = NULL;
+    for (size_t i = 0; i < c->n; i++) {
+        const patient *p = &c->patients[i];
+        groups += p->sum.n_loose;
+        if (p->sum.n_loose && (!worst || p->sum.worst > worst->sum.worst)) worst = p;
+    }
+    if (worst)
+        qn_note("%zu of the estimated groups are known to less than half of their largest value; the "
+                "loosest is at [%zu, %zu] of %s, within %.3g; --reference settles them", groups,
+                worst->sum.worst_row, worst->sum.worst_column, worst->w->name, worst->sum.worst);
+}
+
 static char *readme_note(const clinic *c) {
     if (c->n_left == 0)
         return qn_strf("Repaired by quern %s: %zu of its matrices were wrong; quern-report.json says "
@@ -416,6 +458,7 @@ static bool mend_all(clinic *c, const char *out, const qn_repair_options *o, jso
     r.readme_note = readme_note(c);
     bool ok = qn_rewrite_run(&r, report, err);
     qn_rewrite_done(&r);
+    if (ok) note_loose(c);
     return ok;
 }
 

@@ -175,6 +175,10 @@ static bool looks_shifted(const codes *c, size_t group, qn_wrong_finding *f) {
     bool moved = c->max - c->min == 2 * half - 1 &&
                  (shift > 0 ? c->min == -half - 1 : one && c->max == half) &&
                  qn_code_count(c, c->min) > 1 && qn_code_count(c, c->max) > 1;
+    // A range that is a symmetric quantizer's own, end to end, has not moved: weights with a mean.
+    if (c->min == -half && c->max == half - 1 && qn_code_count(c, c->min) > 1 &&
+        qn_code_count(c, c->max) > 1)
+        return false;
     bool beside = c->beside_zero[shift < 0] > 0 && c->beside_zero[shift > 0] == 0;
     bool line = one && c->straddling * 5 > c->varied && line_says(c, shift);
     f->certain = c->bits >= 64 && (moved || (one && beside) || line);
