@@ -212,13 +212,15 @@ static void add_problems(const qn_code_figures *f, size_t order, qn_problems *pr
                        (unsigned long long)g->n_scales);
     else if (g->zero_scales)
         qn_problem_add(problems, QN_WARNING, "zero-scale", f->w->name, order,
-                       "%llu groups have scale 0 (%llu of them with codes that do not mean 0, "
+                       "%llu group%s scale 0 (%llu of them with codes that do not mean 0, "
                        "whose values are lost); a quantizer or kernel that divides by it "
-                       "makes nan",
-                       (unsigned long long)g->zero_scales, (unsigned long long)g->odd_zero_scales);
+                       "makes nan", (unsigned long long)g->zero_scales,
+                       g->zero_scales == 1 ? " has" : "s have",
+                       (unsigned long long)g->odd_zero_scales);
     if (g->bad_scales)
         qn_problem_add(problems, QN_ERROR, "non-finite", f->w->name, order,
-                       "%llu scales are not finite", (unsigned long long)g->bad_scales);
+                       "%llu scale%s not finite", (unsigned long long)g->bad_scales,
+                       g->bad_scales == 1 ? " is" : "s are");
 }
 
 static json_t *histogram(const qn_code_figures *f) {

@@ -89,8 +89,8 @@ static void judge_values(const qn_check_tensor *t, const qn_matrix_figures *m, s
     if (s->n_nonfinite) judge_nonfinite(t, s, cols, problems);
     if (s->n_overflow)
         qn_problem_add(problems, QN_WARNING, "fp16-range", t->w->name, t->order,
-                       "%llu values are beyond 65504 and become infinite as f16",
-                       (unsigned long long)s->n_overflow);
+                       "%llu value%s beyond 65504: infinite as f16",
+                       (unsigned long long)s->n_overflow, s->n_overflow == 1 ? " is" : "s are");
     judge_underflow(t, s, problems);
     double std = qn_stats_std(s), top = fmax(fabs(s->min), fabs(s->max));
     bool matrix = t->expected && (t->expected->role == QN_ROLE_LINEAR ||

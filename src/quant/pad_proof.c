@@ -281,8 +281,9 @@ static bool judge(const proof *v, qn_err *err) {
                        (unsigned long long)v->mismatches, v->mismatches == 1 ? " is" : "s are",
                        v->mismatches == 1 ? "it" : "they");
     if (v->zero_scales > v->old_zero_scales)
-        return qn_fail(err, QN_INPUT, "proof: %llu padded groups have scale 0",
-                       (unsigned long long)(v->zero_scales - v->old_zero_scales));
+        return qn_fail(err, QN_INPUT, "proof: %llu padded group%s scale 0",
+                       (unsigned long long)(v->zero_scales - v->old_zero_scales),
+                       v->zero_scales - v->old_zero_scales == 1 ? " has" : "s have");
     if ((tail && !v->bit_equal) || v->worst > 1e-5)
         return qn_fail(err, QN_INPUT, "proof: an MLP's output changed by %g of its largest value",
                        v->worst);

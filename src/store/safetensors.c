@@ -237,8 +237,10 @@ static bool touch(reader *r, const qn_tensor *t, const qn_tensor *before, size_t
                              "ends at offset %zu, the other begins at %zu", r->name, before->name,
                              t->name, reach, t->offset);
     if (t->offset > reach)
-        return qn_damage_add(r->d, "bad-header", t->name, err, "%s: %zu bytes before tensor %s "
-                             "belong to no tensor", r->name, t->offset - reach, t->name);
+        return qn_damage_add(r->d, "bad-header", t->name, err, "%s: %zu byte%s before tensor "
+                             "%s belong%s to no tensor", r->name, t->offset - reach,
+                             qn_plural_s(t->offset - reach), t->name,
+                             t->offset - reach == 1 ? "s" : "");
     return true;
 }
 
@@ -275,8 +277,9 @@ static bool check_extents(reader *r, qn_err *err) {
     for (size_t i = 0; i < h->n; i++)
         if (!place(r, &h->tensors[i], err)) return false;
     if (r->data_from && r->n - r->data_from > reach)
-        return qn_damage_add(r->d, "bad-header", NULL, err, "%s: %zu bytes behind the last tensor",
-                             r->name, r->n - r->data_from - reach);
+        return qn_damage_add(r->d, "bad-header", NULL, err, "%s: %zu byte%s behind the last "
+                             "tensor", r->name, r->n - r->data_from - reach,
+                             qn_plural_s(r->n - r->data_from - reach));
     return true;
 }
 

@@ -365,7 +365,7 @@ static void the_proof_sees_damage(void **state) {
                   "self_attn.q_proj.weight is not the copy"); // what padding does not touch
     folder = "tests/data/quantized/gptq-int8-channel"; // scales [1, 512] of which 128 are new
     prove_damaged(qn_pad_prove, folder, "model.layers.0.mlp.up_proj.scales", 2 * 450, 0,
-                  "1 padded groups have scale 0");
+                  "1 padded group has scale 0");
 }
 
 static void a_forward_pass_sees_damage(void **state) {

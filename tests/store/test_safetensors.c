@@ -72,6 +72,7 @@ static const bad_case bad_cases[] = {
     {"{" T("a", "U8", "[2]", "0", "2") "," T("b", "U8", "[2]", "4", "6") "}", 6,
      "x: 2 bytes before tensor b belong to no tensor", "bad-header", 2},
     {"{" T("a", "U8", "[2]", "1", "3") "}", 3, "x: 1 bytes before tensor a", "bad-header", 1},
+    {"{" GOOD "}", 5, "x: 1 byte behind the last tensor", "bad-header", 1},
     {"{" GOOD "}", 7, "x: 3 bytes behind the last tensor", "bad-header", 1},
     {"{" GOOD "," T("h", "U8", "[4]", "4", "8") "}", 6, "but tensor h ends at", "truncated", 1},
     {"{" GOOD "," T("h", "F32", "[2]", "4", "8") "}", 8,
