@@ -219,6 +219,11 @@ static void keep(search *s, float scale) {
         f->scales[f->n++] = scale;
 }
 
+// Nothing that is still found would be kept.
+static bool enough(const search *s) {
+    return (s->any && s->fit->n > 0) || (s->fit->n == QN_MAX_STANDING && s->fit->more);
+}
+
 static bool try_scale(search *s, float scale) {
     if (!(scale > 0) || !isfinite(scale) || !s->loops->stands(s->r, scale, s->v, s->n))
         return false;
@@ -259,8 +264,8 @@ static void keep_between(search *s, span scale) {
     }
     uint32_t stride = count > FEW ? count / (SPREAD - 1) : 1;
     if (count > FEW) s->fit->more = true;
-    for (uint64_t u = a; u <= b; u += stride)
-        if (try_scale(s, scale_of(d, (uint32_t)u)) && s->any) return;
+    for (uint64_t u = a; u <= b && !enough(s); u += stride) try_scale(s, scale_of(d, (uint32_t)u));
+    if (enough(s)) return;
     try_scale(s, scale_of(d, b));
 }
 
@@ -311,7 +316,7 @@ static void find(const qn_lattice_rule *r, const float *v, size_t n, bool any,
     probe(&s);
     int last = limit_of(&s, s.top);
     // The likeliest first, as not all can be kept: of few bits small ones, of eight the largest.
-    for (int i = 1; i <= last && !(any && fit->n); i++) {
+    for (int i = 1; i <= last && !enough(&s); i++) {
         int k = last > 64 ? last + 1 - i : i;
         if (s.may[k]) try_code(&s, k);
     }

@@ -44,7 +44,14 @@ static matrix *store(qn_dtype d, const float *x, size_t rows, size_t cols) {
 
 // ---- weights ----
 
-static float normal(uint64_t stream, size_t i) { return (float)qn_rng_normal(11, stream, i); }
+// Drawn once: all shapes are made of the same.
+static float normal(uint64_t stream, size_t i) {
+    static float drawn[3][MAX];
+    static bool known[3][MAX];
+    if (!known[stream][i]) drawn[stream][i] = (float)qn_rng_normal(11, stream, i);
+    known[stream][i] = true;
+    return drawn[stream][i];
+}
 
 enum shape { GAUSSIAN, HEAVY, PRUNED, TWO_OF_FOUR, CLUSTERS, WIDE_CLUSTERS, CLAMPED, TERNARY_NOISE,
              POSITIVE, BINARY, N_SHAPES, FEW_LEFT, UNIFORM };
