@@ -152,6 +152,12 @@ static bool is_matrix(const qn_source_model *m, const qn_weight *w) {
     }
 }
 
+// Healthy ones among these are worth a word in a model with damage; embeddings are mostly left alone.
+static bool is_usually_quantized(const qn_source_model *m, const qn_weight *w) {
+    const qn_expected *e = is_matrix(m, w) ? qn_layout_find(&m->layout, w->name) : NULL;
+    return e && (e->role == QN_ROLE_LINEAR || e->role == QN_ROLE_EXPERTS || e->role == QN_ROLE_HEAD);
+}
+
 static void look_at(void *ctx, size_t i, int thread) {
     (void)thread;
     look *l = ctx;
@@ -370,7 +376,7 @@ static bool prove(void *user, const char *dir, json_t *report, qn_err *err) {
 
 // ---- report and result ----
 
-static patient *patient_of(clinic *c, const qn_weight *w) {
+static patient *patient_of(const clinic *c, const qn_weight *w) {
     for (size_t i = 0; i < c->n; i++)
         if (c->patients[i].w == w) return &c->patients[i];
     return NULL;
@@ -408,14 +414,21 @@ static void add_tensor(qn_rewrite *r, clinic *c, const qn_weight *w) {
 }
 
 // Every one by name: what is left is the first thing to know about the result.
-static void note_left(const clinic *c, size_t matrices, json_t *notes) {
+static void note_left(const clinic *c, json_t *notes) {
+    size_t matrices = 0, right = 0;
     for (size_t i = 0; i < c->n_left; i++)
         json_array_append_new(notes, json_sprintf("%s may be damaged and was left as it is: %s",
                                                   c->left[i].w->name, c->left[i].why));
-    size_t right = matrices - c->n - c->n_left;
+    for (size_t i = 0; i < c->model.n_weights; i++) {
+        const qn_weight *w = c->model.weights[i];
+        if (!is_usually_quantized(&c->model, w)) continue;
+        matrices++;
+        right += !patient_of(c, w) && !doubtful_of(c, w);
+    }
     if (right)
-        json_array_append_new(notes, json_sprintf("%d of %d matrices show no sign of damage and were "
-                                                  "copied as they are", (int)right, (int)matrices));
+        json_array_append_new(notes, json_sprintf("%d of %d linear layers show no sign of damage and "
+                                                  "were copied as they are", (int)right,
+                                                  (int)matrices));
 }
 
 // What several scales explain may be far off: that should not only stand in a report.
@@ -449,12 +462,8 @@ static bool mend_all(clinic *c, const char *out, const qn_repair_options *o, jso
                     .n_threads = o->n_threads, .describe = describe, .prove = prove, .user = c,
                     .progress = o->progress, .progress_user = o->user,
                     .notes = json_incref(notes)};
-    size_t matrices = 0;
-    for (size_t i = 0; i < c->model.n_weights; i++) {
-        add_tensor(&r, c, c->model.weights[i]);
-        matrices += is_matrix(&c->model, c->model.weights[i]);
-    }
-    note_left(c, matrices, r.notes);
+    for (size_t i = 0; i < c->model.n_weights; i++) add_tensor(&r, c, c->model.weights[i]);
+    note_left(c, r.notes);
     r.readme_note = readme_note(c);
     bool ok = qn_rewrite_run(&r, report, err);
     qn_rewrite_done(&r);
