@@ -77,9 +77,8 @@ static inline void li_store(uint32_t *x, li a) {
 }
 
 static inline li li_f16(lf a) {
-    const int nearest = _MM_FROUND_TO_NEAREST_INT;
-    return (li){_mm256_cvtepu16_epi32(_mm256_cvtps_ph(a.a, nearest)),
-                _mm256_cvtepu16_epi32(_mm256_cvtps_ph(a.b, nearest))};
+    return (li){_mm256_cvtepu16_epi32(_mm256_cvtps_ph(a.a, _MM_FROUND_TO_NEAREST_INT)),
+                _mm256_cvtepu16_epi32(_mm256_cvtps_ph(a.b, _MM_FROUND_TO_NEAREST_INT))};
 }
 
 static inline __m256i low_halves(li a) { // 16 values of 16 bits, in order
