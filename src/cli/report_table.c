@@ -98,10 +98,19 @@ static int rank_of(const json_t *e) {
     return json_is_true(at(e, "unchanged")) ? 3 : 2;
 }
 
+static bool has_figures(const json_t *list) {
+    size_t i;
+    json_t *e;
+    json_array_foreach(list, i, e)
+        if (json_is_number(at(e, "std"))) return true;
+    return false;
+}
+
 static void print_tensors(const json_t *list) {
     qn_table t = {.align = "<<<<>>>>>>>>>>>>>>"};
     size_t n = 0, figures = 0, i;
     json_t *e;
+    if (!has_figures(list)) return;
     for (i = 0; i < sizeof heads / sizeof *heads; i++) qn_table_add(&t, heads[i]);
     for (int rank = 0; rank < RANKS; rank++)
         json_array_foreach(list, i, e) {
@@ -109,7 +118,6 @@ static void print_tensors(const json_t *list) {
             figures++;
             if (n < MOST_ROWS) add_row(&t, e), n++;
         }
-    if (!n) return;
     qn_table_print_fitted(&t, 0);
     if (figures > n) qn_out_addf("… and %zu more (quern-report.json has them all)\n", figures - n);
     qn_out_addf("\n");
