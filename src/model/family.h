@@ -105,6 +105,8 @@ typedef enum qn_role {
     QN_N_ROLES
 } qn_role;
 const char *qn_role_name(qn_role r); // "embedding", "linear", …
+bool qn_role_is_matrix(qn_role r);   // of weights, wherever: whoever quantizes may quantize it
+bool qn_role_is_layer(qn_role r);    // of these, what is usually quantized: linear, experts, head
 
 typedef enum qn_part { // which part of the model a tensor belongs to
     QN_PART_TEXT,

@@ -18,6 +18,14 @@ const char *qn_role_name(qn_role r) {
     return r < QN_N_ROLES ? names[r] : "unknown";
 }
 
+bool qn_role_is_layer(qn_role r) {
+    return r == QN_ROLE_LINEAR || r == QN_ROLE_EXPERTS || r == QN_ROLE_HEAD;
+}
+
+bool qn_role_is_matrix(qn_role r) {
+    return qn_role_is_layer(r) || r == QN_ROLE_EMBED || r == QN_ROLE_SMALL || r == QN_ROLE_VISION;
+}
+
 const char *qn_part_name(qn_part p) {
     static const char *const names[] = {"text", "mtp", "vision"};
     return p < QN_N_PARTS ? names[p] : "unknown";

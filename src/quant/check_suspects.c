@@ -75,8 +75,7 @@ static void judge_zeros(const qn_check_tensor *t, const json_t *entry, bool zero
     if (role == QN_ROLE_NORM && !zero_centred)
         qn_problem_add(problems, QN_WARNING, "outlier", t->w->name, t->order,
                        "every value of this norm is 0: nothing passes it");
-    if (role == QN_ROLE_LINEAR || role == QN_ROLE_EXPERTS || role == QN_ROLE_HEAD ||
-        role == QN_ROLE_EMBED)
+    if (qn_role_is_layer(role) || role == QN_ROLE_EMBED)
         qn_problem_add(problems, QN_WARNING, "outlier", t->w->name, t->order,
                        "every value of this matrix is 0");
 }

@@ -103,30 +103,20 @@ static void judge_values(const qn_check_tensor *t, const qn_matrix_figures *m, s
 // Whoever quantized may have quantized any matrix, also those that releases leave alone.
 static bool may_have_origin(const qn_check_tensor *t) {
     if (!t->read || t->w->scheme || t->w->parts[0]->n_dims < 2) return false;
-    if (!t->expected) return true;
-    switch (t->expected->role) {
-    case QN_ROLE_LINEAR:
-    case QN_ROLE_EXPERTS:
-    case QN_ROLE_HEAD:
-    case QN_ROLE_EMBED:
-    case QN_ROLE_SMALL:
-    case QN_ROLE_VISION: return true;
-    default: return false;
-    }
+    return !t->expected || qn_role_is_matrix(t->expected->role);
 }
 
 static void report_origin(const qn_check_tensor *t, const qn_wrong_finding *f, json_t *entry,
                           qn_problems *problems) {
-    static const char *const codes[QN_N_WRONG] = {"", "signed-view", "zero-offset"};
     json_t *o = json_object();
-    json_object_set_new(o, "code", json_string(codes[f->kind]));
+    json_object_set_new(o, "code", json_string(qn_wrong_name(f->kind)));
     json_object_set_new(o, "group_size", json_integer((json_int_t)f->group));
     json_object_set_new(o, "bits", json_integer(f->bits));
     json_object_set_new(o, "confidence", json_real(f->confidence));
     json_object_set_new(o, "groups_tried", json_integer((json_int_t)f->groups_tried));
     json_object_set_new(o, "evidence", json_string(f->evidence));
     json_object_set_new(entry, "origin", o);
-    qn_problem_add(problems, f->certain ? QN_ERROR : QN_WARNING, codes[f->kind], t->w->name,
+    qn_problem_add(problems, f->certain ? QN_ERROR : QN_WARNING, qn_wrong_name(f->kind), t->w->name,
                    t->order, "%s; confidence %.4g; `quern repair` undoes it", f->evidence,
                    f->confidence);
 }
@@ -146,7 +136,6 @@ static void find_origin(void *ctx, size_t i, int thread) {
 
 void qn_check_origins(qn_pool *pool, const qn_check_tensor *list, json_t *const *entries, size_t n,
                       qn_problems *problems) {
-    static const char *const codes[QN_N_WRONG] = {"", "signed-view", "zero-offset"};
     origins o = {list, QN_NEW_ARRAY(qn_wrong_finding, n)};
     const qn_weight **weights = QN_NEW_ARRAY(const qn_weight *, n);
     for (size_t i = 0; i < n; i++) weights[i] = may_have_origin(&list[i]) ? list[i].w : NULL;
@@ -156,8 +145,8 @@ void qn_check_origins(qn_pool *pool, const qn_check_tensor *list, json_t *const 
         const qn_wrong_finding *f = &o.findings[i];
         if (f->kind != QN_RIGHT) report_origin(&list[i], f, entries[i], problems);
         if (f->unclear)
-            qn_problem_add(problems, QN_WARNING, codes[f->suspected], list[i].w->name, list[i].order,
-                           "perhaps, as other matrices are: %s", f->evidence);
+            qn_problem_add(problems, QN_WARNING, qn_wrong_name(f->suspected), list[i].w->name,
+                           list[i].order, "perhaps, as other matrices are: %s", f->evidence);
     }
     free(weights);
     free(o.findings);

@@ -20,7 +20,6 @@ typedef struct tally {
     uint64_t exact, estimated, n_scales;
     double worst; // largest finite bound
     size_t worst_row, worst_column, n_loose; // where it is; groups whose bound is half their top
-    double top;                              // largest magnitude
     double scale_min, scale_max, scale_sum;
     int code_min, code_max;
 } tally;
@@ -81,10 +80,9 @@ static void add_bound(patient *p, size_t row, size_t g, const qn_mended_row *m) 
     tally *t = &p->sum;
     size_t from = g * p->finding.group, to = from + p->finding.group;
     double top = 0, bound = m->bounds[g];
-    for (size_t i = from; i < to && i < p->cols; i++) top = fmax(top, fabs((double)m->values[i]));
-    t->top = fmax(t->top, top);
     *(bound == 0 ? &t->exact : &t->estimated) += 1;
     if (bound == 0 || !isfinite(bound)) return;
+    for (size_t i = from; i < to && i < p->cols; i++) top = fmax(top, fabs((double)m->values[i]));
     bound += spacing(p->w->parts[0]->dtype, top + bound);
     t->n_loose += bound > 0.5 * top;
     if (bound <= t->worst) return;
@@ -140,22 +138,12 @@ typedef struct look {
 
 static bool is_matrix(const qn_source_model *m, const qn_weight *w) {
     const qn_expected *e = qn_layout_find(&m->layout, w->name);
-    if (w->scheme || w->parts[0]->n_dims < 2 || !e) return false;
-    switch (e->role) { // what check looks at
-    case QN_ROLE_LINEAR:
-    case QN_ROLE_EXPERTS:
-    case QN_ROLE_HEAD:
-    case QN_ROLE_EMBED:
-    case QN_ROLE_SMALL:
-    case QN_ROLE_VISION: return true;
-    default: return false;
-    }
+    return e && !w->scheme && w->parts[0]->n_dims >= 2 && qn_role_is_matrix(e->role);
 }
 
 // Healthy ones among these are worth a word in a model with damage; embeddings are mostly left alone.
-static bool is_usually_quantized(const qn_source_model *m, const qn_weight *w) {
-    const qn_expected *e = is_matrix(m, w) ? qn_layout_find(&m->layout, w->name) : NULL;
-    return e && (e->role == QN_ROLE_LINEAR || e->role == QN_ROLE_EXPERTS || e->role == QN_ROLE_HEAD);
+static bool is_layer(const qn_source_model *m, const qn_weight *w) {
+    return is_matrix(m, w) && qn_role_is_layer(qn_layout_find(&m->layout, w->name)->role);
 }
 
 static void look_at(void *ctx, size_t i, int thread) {
@@ -180,8 +168,7 @@ static bool complete(const clinic *c, const patient *p, qn_err *err) {
 static bool admit(clinic *c, const qn_weight *w, const qn_wrong_finding *f, qn_err *err) {
     if (!f->certain)
         return qn_fail(err, QN_INPUT, "tensor %s: perhaps %s, but not certainly (%s); not repaired",
-                       w->name, f->kind == QN_SIGNED_VIEW ? "signed-view" : "zero-offset",
-                       f->evidence);
+                       w->name, qn_wrong_name(f->kind), f->evidence);
     patient *p = &c->patients[c->n++];
     *p = (patient){.w = w, .finding = *f};
     p->cols = w->parts[0]->shape[w->parts[0]->n_dims - 1];
@@ -393,8 +380,7 @@ static void describe(void *user, const qn_out_tensor *t, json_t *entry) {
     const doubtful *d = t->source ? doubtful_of(user, t->source) : NULL;
     if (d) json_object_set_new(entry, "left_because", json_string(d->why));
     if (!p) return;
-    const char *kind = p->finding.kind == QN_SIGNED_VIEW ? "signed-view" : "zero-offset";
-    json_object_set_new(entry, "repaired", json_string(kind));
+    json_object_set_new(entry, "repaired", json_string(qn_wrong_name(p->finding.kind)));
     json_object_set_new(entry, "group_size", json_integer((json_int_t)p->finding.group));
     tell_groups(&p->sum, entry);
     if (p->sum.estimated)
@@ -415,20 +401,19 @@ static void add_tensor(qn_rewrite *r, clinic *c, const qn_weight *w) {
 
 // Every one by name: what is left is the first thing to know about the result.
 static void note_left(const clinic *c, json_t *notes) {
-    size_t matrices = 0, right = 0;
-    for (size_t i = 0; i < c->n_left; i++)
+    size_t layers = 0, wrong = 0;
+    for (size_t i = 0; i < c->model.n_weights; i++)
+        layers += is_layer(&c->model, c->model.weights[i]);
+    for (size_t i = 0; i < c->n; i++) wrong += is_layer(&c->model, c->patients[i].w);
+    for (size_t i = 0; i < c->n_left; i++) {
+        wrong += is_layer(&c->model, c->left[i].w);
         json_array_append_new(notes, json_sprintf("%s may be damaged and was left as it is: %s",
                                                   c->left[i].w->name, c->left[i].why));
-    for (size_t i = 0; i < c->model.n_weights; i++) {
-        const qn_weight *w = c->model.weights[i];
-        if (!is_usually_quantized(&c->model, w)) continue;
-        matrices++;
-        right += !patient_of(c, w) && !doubtful_of(c, w);
     }
-    if (right)
+    if (layers > wrong)
         json_array_append_new(notes, json_sprintf("%d of %d linear layers show no sign of damage and "
-                                                  "were copied as they are", (int)right,
-                                                  (int)matrices));
+                                                  "were copied as they are", (int)(layers - wrong),
+                                                  (int)layers));
 }
 
 // What several scales explain may be far off: that should not only stand in a report.

@@ -149,13 +149,11 @@ static void suspect_one(void *ctx, size_t i, int thread) {
     const qn_weight *w = s->m->weights[i];
     const qn_expected *e = qn_layout_find(&s->m->layout, w->name);
     if (w->scheme || w->parts[0]->n_dims < 2 || !qn_dtype_is_float(w->parts[0]->dtype)) return;
-    if (e && e->role != QN_ROLE_LINEAR && e->role != QN_ROLE_EXPERTS && e->role != QN_ROLE_HEAD)
-        return;
+    if (e && !qn_role_is_layer(e->role)) return;
     if (!qn_wrong_codes_find(w, 0, &s->findings[i], NULL)) s->findings[i].kind = QN_RIGHT;
 }
 
 static bool judge(const suspects *s, bool as_is, json_t *notes, qn_err *err) {
-    static const char *const names[QN_N_WRONG] = {"", "signed-view", "zero-offset"};
     const char *path = qn_ckpt_path(s->m->ckpt);
     size_t n = 0, first = 0;
     bool certain = false;
@@ -171,11 +169,11 @@ static bool judge(const suspects *s, bool as_is, json_t *notes, qn_err *err) {
         return qn_fail(err, QN_INPUT, "%s: tensor %s is %s, expected right values (%zu such "
                        "%s; `quern check` shows the evidence, `quern repair` undoes it, "
                        "--as-is carries it over)", path, s->m->weights[first]->name,
-                       names[f->kind], n, n == 1 ? "matrix" : "matrices");
+                       qn_wrong_name(f->kind), n, n == 1 ? "matrix" : "matrices");
     char text[1024];
     snprintf(text, sizeof text, "%zu %s of the source look%s %s (%s%s), carried over all the same: "
              "`quern check` shows the evidence", n, n == 1 ? "matrix" : "matrices",
-             n == 1 ? "s" : "", names[f->kind], s->m->weights[first]->name,
+             n == 1 ? "s" : "", qn_wrong_name(f->kind), s->m->weights[first]->name,
              n == 1 ? "" : ", …");
     note(notes, text);
     return true;

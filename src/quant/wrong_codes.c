@@ -18,6 +18,11 @@ typedef qn_code_counts codes;
 
 enum { MIDDLE = QN_CODE_MIDDLE, MIN_GROUP = 16, VIEW_MAX = 129, OFFSET_MAX = 17, MAX_RULES = 4 };
 
+const char *qn_wrong_name(qn_wrong kind) {
+    static const char *const names[QN_N_WRONG] = {"", "signed-view", "zero-offset"};
+    return names[kind];
+}
+
 // ---- which roundings may lie behind a file ----
 
 // From the narrowest to the widest: of two that explain groups of the same size the first is meant.

@@ -11,6 +11,7 @@
 #include "store/weight.h"
 
 typedef enum qn_wrong { QN_RIGHT, QN_SIGNED_VIEW, QN_ZERO_OFFSET, QN_N_WRONG } qn_wrong;
+const char *qn_wrong_name(qn_wrong kind); // "signed-view", …: a literal; "" for QN_RIGHT
 
 typedef struct qn_wrong_finding {
     qn_wrong kind;
