@@ -28,12 +28,6 @@ typedef struct job {
     qn_err *errs;   // per block
 } job;
 
-static bool fetch(const qn_weight *w, size_t row, size_t n, size_t cols, float *out, qn_err *err) {
-    if (w->scheme) return qn_weight_decode(w, row, n, out, err);
-    qn_tensor_to_f32(w->parts[0], row * cols, n * cols, out);
-    return true;
-}
-
 // What is lost in the figures of a whole: single rows that are no rows of the reference (tiny ones do
 // not count), and differences that go the same way throughout short runs.
 static void look_closer(struct local *l, const job *j, const float *a, const float *b, size_t n,
@@ -64,8 +58,8 @@ static void diff_block(void *ctx, size_t i, int thread) {
     job *j = ctx;
     size_t row = i * j->block, n = j->rows - row < j->block ? j->rows - row : j->block;
     float *a = qn_alloc(n * j->cols * sizeof *a), *b = qn_alloc(n * j->cols * sizeof *b);
-    if (fetch(j->a, row, n, j->cols, a, &j->errs[i]) &&
-        fetch(j->b, row, n, j->cols, b, &j->errs[i])) {
+    if (qn_weight_rows(j->a, row, n, a, &j->errs[i]) &&
+        qn_weight_rows(j->b, row, n, b, &j->errs[i])) {
         qn_diff_add(&j->diffs[i], a, b, n * j->cols);
         if (j->cols >= 32)
             look_closer(&j->locals[i], j, a, b, n, j->diffs[i].bb / (double)n);
@@ -123,8 +117,8 @@ static bool find_mixup(const job *j, double enough, char text[QN_MIXUP_TEXT], qn
     size_t bytes = j->rows * j->cols * sizeof(float);
     float *a = qn_big_alloc(bytes, j->a->name, err), *b = NULL;
     if (a) b = qn_big_alloc(bytes, j->b->name, err);
-    bool ok = b && fetch(j->a, 0, j->rows, j->cols, a, err) &&
-              fetch(j->b, 0, j->rows, j->cols, b, err);
+    bool ok = b && qn_weight_rows(j->a, 0, j->rows, a, err) &&
+              qn_weight_rows(j->b, 0, j->rows, b, err);
     qn_two_matrices m = {a, b, j->rows, j->cols, has_heads(j->b->name), enough};
     if (ok) qn_mixup_name(&m, text);
     qn_big_free(a, bytes);
@@ -139,7 +133,7 @@ static bool rows_alike(const job *j, const qn_weight *other, double *cosine) {
     bool ok = true;
     for (size_t i = 0; ok && i < 3; i++) {
         size_t row = i * (j->rows - 1) / 2;
-        ok = fetch(j->a, row, 1, j->cols, a, NULL) && fetch(other, row, 1, j->cols, b, NULL);
+        ok = qn_weight_rows(j->a, row, 1, a, NULL) && qn_weight_rows(other, row, 1, b, NULL);
         if (ok) qn_diff_add(&d, a, b, j->cols);
     }
     *cosine = qn_diff_cosine(&d);
@@ -253,7 +247,7 @@ static void judge_scales(qn_pool *pool, const qn_check_tensor *t, double rms,
 static bool name_norm(const job *j, char *text) {
     float *a = QN_NEW_ARRAY(float, j->cols), *b = QN_NEW_ARRAY(float, j->cols);
     size_t less = 0, more = 0;
-    if (fetch(j->a, 0, 1, j->cols, a, NULL) && fetch(j->b, 0, 1, j->cols, b, NULL))
+    if (qn_weight_rows(j->a, 0, 1, a, NULL) && qn_weight_rows(j->b, 0, 1, b, NULL))
         for (size_t i = 0; i < j->cols; i++) {
             less += fabs((double)a[i] - (double)b[i] + 1) < 0.01;
             more += fabs((double)a[i] - (double)b[i] - 1) < 0.01;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "quant/check_tensor.h"
 #include "store/schemes.h"
 
 // ---- e4m3 ----
@@ -93,14 +94,10 @@ static void fit_block(void *ctx, size_t i, int thread) {
     size_t row0 = i * j->block, n = w->rows - row0 < j->block ? w->rows - row0 : j->block;
     uint8_t *codes = qn_alloc(n * w->cols), *zeros = qn_alloc(n * w->n_groups);
     float *b = QN_NEW_ARRAY(float, w->cols);
-    const qn_tensor *t = j->reference->parts[0];
     memset(zeros, 1 << (w->bits - 1), n * w->n_groups);
     f->failed = !qn_weight_codes(w, row0, n, codes, NULL, zeros, NULL);
     for (size_t r = 0; r < n && !f->failed; r++) {
-        if (j->reference->scheme)
-            f->failed = !qn_weight_decode(j->reference, row0 + r, 1, b, NULL);
-        else
-            qn_tensor_to_f32(t, (row0 + r) * w->cols, w->cols, b);
+        f->failed = !qn_weight_rows(j->reference, row0 + r, 1, b, NULL);
         fit_row(f, j, codes + r * w->cols, zeros + r * w->n_groups, b);
     }
     free(codes);

@@ -7,7 +7,6 @@
 
 #include "base/err.h"
 #include "base/json.h"
-#include "base/map_guard.h"
 #include "base/mem.h"
 #include "quant/check_codes.h"
 #include "quant/measure.h"
@@ -25,26 +24,15 @@ size_t qn_weight_columns(const qn_weight *w) {
 
 size_t qn_weight_count(const qn_weight *w) { return w->scheme ? w->rows * w->cols : w->parts[0]->n; }
 
-typedef struct read {
-    const qn_weight *w;
-    size_t cols, rows;
-} read;
+bool qn_weight_rows(const qn_weight *w, size_t row0, size_t n, float *out, qn_err *err) {
+    if (w->scheme) return qn_weight_decode(w, row0, n, out, err);
+    size_t cols = qn_weight_columns(w);
+    qn_tensor_to_f32(w->parts[0], row0 * cols, n * cols, out);
+    return true;
+}
 
 static bool rows_of(void *user, size_t row0, size_t n, float *out, qn_err *err) {
-    read *r = user;
-    if (r->w->scheme) return qn_weight_decode(r->w, row0, n, out, err);
-    const qn_tensor *t = r->w->parts[0];
-    size_t width = qn_dtype_bytes(t->dtype), from = row0 * r->cols, values = n * r->cols;
-    qn_run_dtype dtype = t->dtype == QN_DT_F32    ? QN_RUN_F32
-                         : t->dtype == QN_DT_BF16 ? QN_RUN_BF16
-                                                  : QN_RUN_F16;
-    if (dtype == QN_RUN_F16 && t->dtype != QN_DT_F16) {
-        qn_tensor_to_f32(t, from, values, out);
-        return true;
-    }
-    qn_value_runs_best()->widen(dtype, t->data + from * width, values, out);
-    qn_maps_touched(values * width);
-    return true;
+    return qn_weight_rows(user, row0, n, out, err);
 }
 
 static void add_range(json_t *entry, const qn_stats *s) {
@@ -196,9 +184,9 @@ json_t *qn_check_one(qn_pool *pool, qn_survey *survey, qn_check_tensor *t, qn_pr
     if (!readable(t->w)) return entry; // its damage is on the list already
     bool floats = t->w->scheme || qn_dtype_is_float(t->w->parts[0]->dtype);
     size_t cols = qn_weight_columns(t->w), rows = qn_weight_count(t->w) / cols;
-    read r = {t->w, cols, rows};
     qn_matrix_figures m;
-    qn_matrix_source source = {.rows = rows, .cols = cols, .rows_of = rows_of, .user = &r,
+    qn_matrix_source source = {.rows = rows, .cols = cols, .rows_of = rows_of,
+                               .user = (void *)(uintptr_t)t->w,
                                .single = t->w->scheme == NULL,
                                .norm = floats && (t->w->scheme || t->w->parts[0]->n_dims > 1)};
     const qn_tensor *plain = t->w->scheme ? NULL : t->w->parts[0];

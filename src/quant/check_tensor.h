@@ -27,6 +27,8 @@ typedef struct qn_check_tensor {
 // Elements of a weight, and of its innermost dimension.
 size_t qn_weight_count(const qn_weight *w);
 size_t qn_weight_columns(const qn_weight *w);
+// Rows row0 … row0 + n - 1 of so many columns as floats; quantized ones as qn_weight_decode has them.
+bool qn_weight_rows(const qn_weight *w, size_t row0, size_t n, float *out, qn_err *err);
 
 // Reads the weight and returns its entry of the report; adds what is wrong to problems. NULL only with
 // QN_CANCELLED or QN_NOMEM in err. survey is work space on the same pool.
