@@ -217,7 +217,7 @@ static void look_at_stored(qn_survey *s, struct block_figures *f, size_t row0, s
         return;
     }
     float *wide = s->buffer[thread];
-    qn_value_runs_best()->widen(s->m.dtype, x, n * s->cols, wide);
+    qn_run_widen(s->m.dtype, x, n * s->cols, wide);
     drop_nonfinite(wide, n * s->cols);
     qn_norm_take(s->norm, row0, n, wide);
 }

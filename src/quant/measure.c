@@ -63,7 +63,7 @@ void qn_stats_add_stored(qn_stats *s, qn_run_dtype dtype, const uint8_t *x, size
             merge_run(s, &one, &r);
             continue;
         }
-        runs->widen(dtype, x + 2 * at, len, wide);
+        qn_run_widen(dtype, x + 2 * at, len, wide);
         add_run(s, wide, len);
     }
 }

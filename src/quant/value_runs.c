@@ -3,16 +3,18 @@
 #include "quant/value_runs_lanes.h"
 
 #include "base/cpu.h"
+#include "store/code_loops.h"
 
-const qn_value_runs qn_value_runs_plain = {
-    lanes_finite, lanes_widen,      lanes_stats,
-    lanes_round,  lanes_seven_bits, lanes_stats_stored, lanes_seven_bits_stored,
-    lanes_dot,    lanes_rows_times,
-};
+const qn_value_runs qn_value_runs_plain = LANES_RUNS;
 
 const qn_value_runs *qn_value_runs_best(void) {
     if (qn_cpu_has(QN_ISA_AVX512)) return &qn_value_runs_avx512;
     return qn_cpu_has(QN_ISA_AVX2) ? &qn_value_runs_avx2 : &qn_value_runs_plain;
+}
+
+void qn_run_widen(qn_run_dtype dtype, const uint8_t *x, size_t n, float *out) {
+    const qn_code_loops *loops = qn_code_loops_best();
+    (dtype == QN_RUN_BF16 ? loops->widen_bf16 : loops->widen_f16)(x, n, out);
 }
 
 void qn_run_stats_careful(const float *x, size_t n, qn_run_stats *out) {

@@ -1,4 +1,4 @@
-// The inner loops over long runs of values: widening, statistics, rounding to a stored dtype with the
+// The inner loops over long runs of values: statistics, rounding to a stored dtype with the
 // error that costs, and the products behind the operator norm. Written once over 16 lanes, with no
 // operation fused but where it says so, and compiled plainly, for AVX2 and for AVX-512: all give the
 // same bits.
@@ -29,7 +29,6 @@ typedef enum qn_run_dtype { QN_RUN_F32, QN_RUN_BF16, QN_RUN_F16 } qn_run_dtype;
 
 typedef struct qn_value_runs {
     bool (*finite)(const float *x, size_t n);
-    void (*widen)(qn_run_dtype dtype, const uint8_t *x, size_t n, float *out); // any n
     // False, and nothing written, when a value is not finite. n is 1 … QN_RUN.
     bool (*stats)(const float *x, size_t n, qn_run_stats *out);
     // Rounds finite values to nearest even into out (2 or 4 bytes each); adds to *error.
@@ -47,6 +46,9 @@ typedef struct qn_value_runs {
 
 extern const qn_value_runs qn_value_runs_plain, qn_value_runs_avx2, qn_value_runs_avx512;
 const qn_value_runs *qn_value_runs_best(void);
+
+// bf16 or f16 values as floats.
+void qn_run_widen(qn_run_dtype dtype, const uint8_t *x, size_t n, float *out);
 
 // Statistics in double, two plain passes: for short runs, and for values whose fourth powers leave
 // the range of float or sit on a large offset. Finite values only.

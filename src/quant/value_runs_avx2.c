@@ -2,8 +2,4 @@
 #include "quant/lanes_avx2.h"
 #include "quant/value_runs_lanes.h"
 
-const qn_value_runs qn_value_runs_avx2 = {
-    lanes_finite, lanes_widen,      lanes_stats,
-    lanes_round,  lanes_seven_bits, lanes_stats_stored, lanes_seven_bits_stored,
-    lanes_dot,    lanes_rows_times,
-};
+const qn_value_runs qn_value_runs_avx2 = LANES_RUNS;

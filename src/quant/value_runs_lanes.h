@@ -12,6 +12,9 @@
 #include "quant/lanes_plain.h"
 #endif
 
+// What is called with constants is to be compiled for them.
+#define ALWAYS inline __attribute__((always_inline))
+
 static inline double lf_joined(lf a) {
     float v[16];
     double s = 0;
@@ -46,25 +49,6 @@ static bool lanes_finite(const float *x, size_t n) {
 }
 
 enum { AHEAD = 8192 }; // bytes
-
-static void lanes_widen(qn_run_dtype dtype, const uint8_t *x, size_t n, float *out) {
-    size_t i = 0;
-    if (dtype == QN_RUN_F32) {
-        memcpy(out, x, n * sizeof *out);
-        return;
-    }
-    bool bf16 = dtype == QN_RUN_BF16;
-    for (; i + 32 <= n; i += 32) {
-        __builtin_prefetch(x + 2 * i + AHEAD); // the next rows arrive while these are looked at
-        for (size_t k = i; k < i + 32; k += 16)
-            lf_store(out + k, bf16 ? lf_load_bf16(x + 2 * k) : lf_load_f16(x + 2 * k));
-    }
-    for (; i < n; i++) {
-        uint16_t h;
-        memcpy(&h, x + 2 * i, 2);
-        out[i] = bf16 ? qn_bf16_to_f32(h) : qn_f16_to_f32(h);
-    }
-}
 
 // ---- statistics ----
 
@@ -134,23 +118,50 @@ static inline void add_powers(power_sums *p, lf v, lf pivot) {
     p->s3 = lf_fma(d2, d, p->s3), p->s4 = lf_fma(d2, d2, p->s4);
 }
 
-// Values from … to - 1, a multiple of 16 and a patch at most.
-static inline power_sums patch_powers(run_values r, size_t from, size_t to, lf pivot) {
+// Of 16-bit floats as they are stored, beside the sums. Sign and magnitude: magnitudes are ordered as
+// integers are, in either dtype. A run has too few values for the 16-bit counters to overflow.
+typedef struct half_lanes {
+    lh limit; // of what counts as small
+    lh top_signed, top, least, small; // as int16_t, as uint16_t, without the sign
+} half_lanes;
+
+static inline void look_at_halves(half_lanes *k, const uint8_t *x) {
+    lh h = lh_load(x), m = lh_and(h, lh_set(0x7FFF));
+    __builtin_prefetch(x + AHEAD); // what comes next arrives meanwhile
+    k->top_signed = lh_max_signed(k->top_signed, h);
+    k->top = lh_max(k->top, h);
+    k->least = lh_min(k->least, m);
+    k->small = lh_count_below(k->small, m, k->limit);
+}
+
+// Values from … to - 1, a multiple of 16 and a patch at most. halves: gets the extremes of every whole
+// 32 of them; NULL for float.
+static ALWAYS power_sums patch_powers(run_values r, size_t from, size_t to, lf pivot,
+                                      half_lanes *halves) {
+    half_lanes k; // of its own, so that it can lie in registers
+    if (halves) k = *halves;
     power_sums all = no_sums();
-    for (size_t at = from; at < to; at += PIECE) {
+    for (size_t at = from, end; at < to; at = end) {
         power_sums p = no_sums();
-        size_t end = to - at < PIECE ? to : at + PIECE;
-        for (size_t i = at; i < end; i += 16) add_powers(&p, lf_load_as(r, i), pivot);
+        size_t i = at;
+        end = to - at < PIECE ? to : at + PIECE;
+        for (; i + 32 <= end; i += 32) {
+            if (halves) look_at_halves(&k, r.x + 2 * i);
+            add_powers(&p, lf_load_as(r, i), pivot);
+            add_powers(&p, lf_load_as(r, i + 16), pivot);
+        }
+        if (i < end) add_powers(&p, lf_load_as(r, i), pivot);
         add_sums(&all, &p);
     }
+    if (halves) *halves = k;
     return all;
 }
 
-static inline void sum_powers(run_values r, size_t whole, run_sums *s) {
+static ALWAYS void sum_powers(run_values r, size_t whole, run_sums *s, half_lanes *halves) {
     const lf pivot = lf_set(s->pivot);
     ld s1 = ld_zero(), s2 = s1, s3 = s1, s4 = s1;
     for (size_t at = 0; at < whole; at += PATCH) {
-        power_sums p = patch_powers(r, at, whole - at < PATCH ? whole : at + PATCH, pivot);
+        power_sums p = patch_powers(r, at, whole - at < PATCH ? whole : at + PATCH, pivot, halves);
         s1 = ld_add_floats(s1, p.s1), s2 = ld_add_floats(s2, p.s2);
         s3 = ld_add_floats(s3, p.s3), s4 = ld_add_floats(s4, p.s4);
     }
@@ -235,7 +246,7 @@ static bool lanes_stats(const float *x, size_t n, qn_run_stats *out) {
     run_sums s;
     float_extremes(x, n, &s);
     s.pivot = run_pivot(r, n);
-    sum_powers(r, whole, &s);
+    sum_powers(r, whole, &s, NULL);
     add_rest(r, whole, n, &s);
     if (!isfinite(s.s1) && !lanes_finite(x, n)) return false;
     if (!take_moments(&s, n, out)) {
@@ -248,9 +259,8 @@ static bool lanes_stats(const float *x, size_t n, qn_run_stats *out) {
 
 // ---- statistics of 16-bit floats as they are stored ----
 
-// Sign and magnitude: the order of magnitudes is that of integers, of either dtype.
-typedef struct half_extremes {
-    uint16_t top_signed, top, least; // as int16_t, as uint16_t, without the sign
+typedef struct half_extremes { // joined
+    uint16_t top_signed, top, least;
     uint64_t n_small;
 } half_extremes;
 
@@ -263,80 +273,37 @@ static inline half_limits limits_of(qn_run_dtype dtype) {
                                 : (half_limits){0x7C00, 0x0400, 0x0001, 0x7C00};
 }
 
+static inline void take_halves(half_extremes *e, uint16_t top_signed, uint16_t top, uint16_t least) {
+    e->top_signed = (int16_t)top_signed > (int16_t)e->top_signed ? top_signed : e->top_signed;
+    e->top = top > e->top ? top : e->top;
+    e->least = least < e->least ? least : e->least;
+}
+
 // Not inline: the compiler would keep what is stored here on the stack all along.
-static __attribute__((noinline)) void join_halves(half_extremes *e, lh top_signed, lh top,
-                                                  lh least, lh small) {
+static __attribute__((noinline)) half_extremes join_halves(lh top_signed, lh top, lh least,
+                                                           lh small) {
     uint16_t a[32], b[32], c[32], d[32];
+    half_extremes e = {0x8000, 0, 0x7FFF, 0};
     lh_store(a, top_signed), lh_store(b, top), lh_store(c, least), lh_store(d, small);
-    *e = (half_extremes){a[0], b[0], c[0], d[0]};
-    for (int i = 1; i < 32; i++) {
-        e->top_signed = (int16_t)a[i] > (int16_t)e->top_signed ? a[i] : e->top_signed;
-        e->top = b[i] > e->top ? b[i] : e->top;
-        e->least = c[i] < e->least ? c[i] : e->least;
-        e->n_small += d[i];
+    for (int i = 0; i < 32; i++) {
+        take_halves(&e, a[i], b[i], c[i]);
+        e.n_small += d[i];
     }
-}
-
-typedef struct half_lanes { // a run has too few values for the 16-bit counters to overflow
-    lh top_signed, top, least, small;
-} half_lanes;
-
-// patch_powers, with the extremes of every whole 32 values taken in passing.
-static inline power_sums half_patch(run_values r, size_t from, size_t to, lf pivot, lh limit,
-                                    half_lanes *e) {
-    const lh magnitude = lh_set(0x7FFF);
-    half_lanes k = *e;
-    power_sums all = no_sums();
-    for (size_t at = from, end; at < to; at = end) {
-        power_sums p = no_sums();
-        size_t i = at;
-        end = to - at < PIECE ? to : at + PIECE;
-        for (; i + 32 <= end; i += 32) {
-            lh h = lh_load(r.x + 2 * i), m = lh_and(h, magnitude);
-            __builtin_prefetch(r.x + 2 * i + AHEAD); // what comes next arrives meanwhile
-            k.top_signed = lh_max_signed(k.top_signed, h);
-            k.top = lh_max(k.top, h);
-            k.least = lh_min(k.least, m);
-            k.small = lh_count_below(k.small, m, limit);
-            add_powers(&p, lf_load_as(r, i), pivot);
-            add_powers(&p, lf_load_as(r, i + 16), pivot);
-        }
-        if (i < end) add_powers(&p, lf_load_as(r, i), pivot);
-        add_sums(&all, &p);
-    }
-    *e = k;
-    return all;
-}
-
-static inline void rest_of_halves(const uint8_t *x, size_t from, size_t n, uint16_t limit,
-                                  half_extremes *e) {
-    for (size_t i = from; i < n; i++) {
-        uint16_t h = half_at(x, i), m = h & 0x7FFF;
-        e->top_signed = (int16_t)h > (int16_t)e->top_signed ? h : e->top_signed;
-        e->top = h > e->top ? h : e->top;
-        e->least = m < e->least ? m : e->least;
-        e->n_small += m < limit;
-    }
+    return e;
 }
 
 // sum_powers and add_rest, and the extremes.
 static inline half_extremes sum_halves(run_values r, size_t n, uint16_t limit, run_sums *s) {
-    const lf pivot = lf_set(s->pivot);
-    const lh below = lh_set(limit);
-    half_lanes k = {lh_set(0x8000), lh_set(0), lh_set(0x7FFF), lh_set(0)};
-    half_extremes e;
-    ld s1 = ld_zero(), s2 = s1, s3 = s1, s4 = s1;
+    half_lanes k = {lh_set(limit), lh_set(0x8000), lh_set(0), lh_set(0x7FFF), lh_set(0)};
     size_t whole = n / 16 * 16;
-    for (size_t at = 0; at < whole; at += PATCH) {
-        size_t to = whole - at < PATCH ? whole : at + PATCH;
-        power_sums p = half_patch(r, at, to, pivot, below, &k);
-        s1 = ld_add_floats(s1, p.s1), s2 = ld_add_floats(s2, p.s2);
-        s3 = ld_add_floats(s3, p.s3), s4 = ld_add_floats(s4, p.s4);
-    }
-    s->s1 = ld_joined(s1), s->s2 = ld_joined(s2), s->s3 = ld_joined(s3), s->s4 = ld_joined(s4);
-    join_halves(&e, k.top_signed, k.top, k.least, k.small);
-    rest_of_halves(r.x, n / 32 * 32, n, limit, &e);
+    sum_powers(r, whole, s, &k);
     add_rest(r, whole, n, s);
+    half_extremes e = join_halves(k.top_signed, k.top, k.least, k.small);
+    for (size_t i = n / 32 * 32; i < n; i++) {
+        uint16_t h = half_at(r.x, i), m = h & 0x7FFF;
+        take_halves(&e, h, h, m);
+        e.n_small += m < limit;
+    }
     return e;
 }
 
@@ -560,5 +527,11 @@ static void lanes_rows_times(const float *w, size_t n, size_t cols, const float 
     for (; r < n; r++)
         for (size_t i = 0; i < cols; i++) z[i] += w[r * cols + i] * y[r];
 }
+
+#define LANES_RUNS                                                                                 \
+    {                                                                                              \
+        lanes_finite, lanes_stats, lanes_round, lanes_seven_bits, lanes_stats_stored,              \
+            lanes_seven_bits_stored, lanes_dot, lanes_rows_times                                   \
+    }
 
 #endif
