@@ -133,20 +133,34 @@ size_t qn_survey_block(const qn_survey *s, size_t block, size_t *row0) {
 
 float *qn_survey_buffer(const qn_survey *s, int thread) { return s->buffer[thread]; }
 
-static bool zero_row(const float *x, size_t n) {
+// Rows as they are looked at: floats, or 16 bits a value as they are stored.
+typedef struct cells {
+    const float *wide; // or
+    const uint8_t *halves;
+} cells;
+
+static inline bool is_zero(cells x, size_t i) {
+    if (x.wide) return x.wide[i] == 0;
+    return x.halves[2 * i] == 0 && (x.halves[2 * i + 1] & 0x7F) == 0;
+}
+
+static bool zero_row(cells x, size_t from, size_t n) {
     size_t i = 0;
-    while (i < n && x[i] == 0) i++;
+    while (i < n && is_zero(x, from + i)) i++;
     return i == n;
 }
 
+static void mark_columns(unsigned char *nonzero, cells x, size_t from, size_t n) {
+    for (size_t i = 0; i < n; i++) nonzero[i] |= !is_zero(x, from + i);
+}
+
 // Counts rows of zeros and marks columns that are not, while there are any left to mark.
-static size_t take_zeros(qn_survey *s, uint64_t n_zero, const float *x, size_t n, int thread) {
+static size_t take_zeros(qn_survey *s, uint64_t n_zero, cells x, size_t n, int thread) {
     struct columns *c = &s->columns[thread];
     size_t zero_rows = 0;
     if (n_zero == 0) c->all = true; // the usual case: no row and no column is zero
-    for (size_t r = 0; n_zero > 0 && r < n; r++) zero_rows += zero_row(x + r * s->cols, s->cols);
-    for (size_t r = 0; !c->all && r < n; r++)
-        for (size_t i = 0; i < s->cols; i++) c->nonzero[i] |= x[r * s->cols + i] != 0;
+    for (size_t r = 0; n_zero > 0 && r < n; r++) zero_rows += zero_row(x, r * s->cols, s->cols);
+    for (size_t r = 0; !c->all && r < n; r++) mark_columns(c->nonzero, x, r * s->cols, s->cols);
     c->all = c->all || !memchr(c->nonzero, 0, s->cols);
     return zero_rows;
 }
@@ -170,10 +184,10 @@ static void look(qn_survey *s, struct block_figures *f, size_t row0, size_t n, f
                  int thread) {
     uint64_t zeros = f->all.n_zero, damaged = f->all.n_nonfinite;
     qn_stats_add(&f->all, x, n * s->cols);
-    f->zero_rows += take_zeros(s, f->all.n_zero - zeros, x, n, thread);
+    f->zero_rows += take_zeros(s, f->all.n_zero - zeros, (cells){x, NULL}, n, thread);
     if (!s->norm_asked) return;
     if (f->all.n_nonfinite > damaged) drop_nonfinite(x, n * s->cols);
-    qn_norm_take(s->norm, row0, n, x);
+    qn_norm_take(s->norm, row0, n, QN_RUN_F32, (const uint8_t *)x);
 }
 
 void qn_survey_look(qn_survey *s, size_t block, float *x, int thread) {
@@ -183,43 +197,21 @@ void qn_survey_look(qn_survey *s, size_t block, float *x, int thread) {
 
 // ---- rows as they are stored ----
 
-static bool zero_half(const uint8_t *x, size_t i) {
-    return x[2 * i] == 0 && (x[2 * i + 1] & 0x7F) == 0;
-}
-
-static bool zero_halves(const uint8_t *x, size_t n) {
-    size_t i = 0;
-    while (i < n && zero_half(x, i)) i++;
-    return i == n;
-}
-
-static size_t take_stored_zeros(qn_survey *s, uint64_t n_zero, const uint8_t *x, size_t n,
-                                int thread) {
-    struct columns *c = &s->columns[thread];
-    size_t zero_rows = 0, width = 2 * s->cols;
-    if (n_zero == 0) c->all = true;
-    for (size_t r = 0; n_zero > 0 && r < n; r++) zero_rows += zero_halves(x + r * width, s->cols);
-    for (size_t r = 0; !c->all && r < n; r++)
-        for (size_t i = 0; i < s->cols; i++) c->nonzero[i] |= !zero_half(x + r * width, i);
-    c->all = c->all || !memchr(c->nonzero, 0, s->cols);
-    return zero_rows;
-}
-
 static void look_at_stored(qn_survey *s, struct block_figures *f, size_t row0, size_t n,
                            int thread) {
     const uint8_t *x = s->m.stored + 2 * row0 * s->cols;
     uint64_t zeros = f->all.n_zero, damaged = f->all.n_nonfinite;
     qn_stats_add_stored(&f->all, s->m.dtype, x, n * s->cols);
-    f->zero_rows += take_stored_zeros(s, f->all.n_zero - zeros, x, n, thread);
+    f->zero_rows += take_zeros(s, f->all.n_zero - zeros, (cells){NULL, x}, n, thread);
     if (!s->norm_asked) return;
     if (f->all.n_nonfinite == damaged) {
-        qn_norm_take_stored(s->norm, row0, n, s->m.dtype, x);
+        qn_norm_take(s->norm, row0, n, s->m.dtype, x);
         return;
     }
     float *wide = s->buffer[thread];
     qn_run_widen(s->m.dtype, x, n * s->cols, wide);
     drop_nonfinite(wide, n * s->cols);
-    qn_norm_take(s->norm, row0, n, wide);
+    qn_norm_take(s->norm, row0, n, QN_RUN_F32, (const uint8_t *)wide);
 }
 
 // ---- the norm ----

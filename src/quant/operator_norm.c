@@ -85,7 +85,7 @@ bool qn_norm_begin(qn_norm *n, size_t rows, size_t cols, qn_err *err) {
     return ok;
 }
 
-static void take(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype, const uint8_t *w) {
+void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype, const uint8_t *w) {
     const qn_value_runs *runs = qn_value_runs_best();
     size_t width = dtype == QN_RUN_F32 ? sizeof(float) : 2;
     for (size_t r = row0; r < row0 + n_rows; r++) {
@@ -99,15 +99,6 @@ static void take(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype, con
                             : runs->seven_bits_stored(dtype, x, n->cols, codes);
         memset(codes + n->cols, QN_SEVEN_ZERO, n->pitch - n->cols);
     }
-}
-
-void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, const float *w) {
-    take(n, row0, n_rows, QN_RUN_F32, (const uint8_t *)w);
-}
-
-void qn_norm_take_stored(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype,
-                         const uint8_t *w) {
-    take(n, row0, n_rows, dtype, w);
 }
 
 void qn_norm_scale(qn_norm *n, float factor) {

@@ -16,9 +16,7 @@ void qn_norm_free(qn_norm *n);
 
 bool qn_norm_begin(qn_norm *n, size_t rows, size_t cols, qn_err *err);
 // Finite rows, once each. Any thread.
-void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, const float *w);
-void qn_norm_take_stored(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype,
-                         const uint8_t *w); // bf16 or f16
+void qn_norm_take(qn_norm *n, size_t row0, size_t n_rows, qn_run_dtype dtype, const uint8_t *w);
 
 // Multiplies what was taken: the norm is then that of factor W, as which passes must give the rows.
 void qn_norm_scale(qn_norm *n, float factor);
