@@ -101,6 +101,12 @@ static bool is_one_to_one(const qn_lines *l, const order *o) {
     return twice * 50 <= o->n;
 }
 
+static void add_line(qn_angle *g, const qn_lines *l, size_t of_a, size_t of_b) {
+    const float *a = l->m->a + of_a * l->jump, *b = l->m->b + of_b * l->jump;
+    for (size_t k = 0; k < l->length; k++)
+        qn_angle_add(g, (double)a[k * l->step], (double)b[k * l->step]);
+}
+
 // The cosine of the whole with these lines put back; of a sample where o is one.
 static double put_back(const qn_lines *l, const order *o, const size_t *bad, size_t n_bad) {
     qn_angle g = {0};
@@ -111,9 +117,7 @@ static double put_back(const qn_lines *l, const order *o, const size_t *bad, siz
     for (size_t i = 0; i < o->n; i++) from[o->to[i]] = o->from[i], moved[o->to[i]] = false;
     for (size_t i = 0; i < l->n; i++) {
         if (moved[i] && o->n < n_bad && l->n > MOST) continue; // not in the sample
-        const float *a = l->m->a + i * l->jump, *b = l->m->b + from[i] * l->jump;
-        for (size_t k = 0; k < l->length; k++)
-            qn_angle_add(&g, (double)a[k * l->step], (double)b[k * l->step]);
+        add_line(&g, l, i, from[i]);
     }
     free(moved);
     free(from);
@@ -125,11 +129,7 @@ static double put_back(const qn_lines *l, const order *o, const size_t *bad, siz
 // Every line, also those that are like their neighbours.
 static double shifted_back(const qn_lines *l, size_t shift) {
     qn_angle g = {0};
-    for (size_t i = 0; i < l->n; i++) {
-        const float *a = l->m->a + i * l->jump, *b = l->m->b + (i + l->n - shift) % l->n * l->jump;
-        for (size_t k = 0; k < l->length; k++)
-            qn_angle_add(&g, (double)a[k * l->step], (double)b[k * l->step]);
-    }
+    for (size_t i = 0; i < l->n; i++) add_line(&g, l, i, (i + l->n - shift) % l->n);
     return qn_angle_cosine(&g);
 }
 

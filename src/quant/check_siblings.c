@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "quant/measure.h"
 
 typedef struct figure {
     const char *name, *kind; // kind: "up_proj.weight"
@@ -53,30 +54,21 @@ static bool is_reported(const qn_problems *p, const char *name) {
     return false;
 }
 
-static double middle(const double *sorted, size_t n) {
-    return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
-}
-
-static int by_size(const void *x, const void *y) {
-    double a = *(const double *)x, b = *(const double *)y;
-    return (a > b) - (a < b);
-}
-
-// The median distance from the median.
-static double spread(const figure *list, size_t n, double median) {
-    double *far = QN_NEW_ARRAY(double, n);
-    for (size_t i = 0; i < n; i++) far[i] = fabs(list[i].rms - median);
-    qsort(far, n, sizeof *far, by_size);
-    double result = middle(far, n);
-    free(far);
-    return result;
+static double median_of(double *x, size_t n) {
+    qn_summary s;
+    qn_summarize(x, n, &s);
+    return s.median;
 }
 
 // One kind, sorted by its figures. Those far above the middle are not of the same make.
 static void judge_kind(const figure *list, size_t n, qn_problems *problems) {
     if (n < 4) return;
-    double median = n % 2 ? list[n / 2].rms : (list[n / 2 - 1].rms + list[n / 2].rms) / 2;
-    double limit = median + fmax(0.8 * median, 8 * spread(list, n, median));
+    double *x = QN_NEW_ARRAY(double, n);
+    for (size_t i = 0; i < n; i++) x[i] = list[i].rms;
+    double median = median_of(x, n);
+    for (size_t i = 0; i < n; i++) x[i] = fabs(list[i].rms - median);
+    double limit = median + fmax(0.8 * median, 8 * median_of(x, n)); // the median distance from it
+    free(x);
     for (size_t i = n; i-- > 0 && list[i].rms > limit;)
         if (!is_reported(problems, list[i].name))
             qn_problem_add(problems, QN_WARNING, "differs-from-reference", list[i].name,

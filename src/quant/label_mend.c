@@ -58,10 +58,6 @@ static content look(const qn_source_model *m) {
 
 static bool is(const char *a, const char *b) { return a && strcmp(a, b) == 0; }
 
-static char *module_of(const qn_weight *w) {
-    return qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
-}
-
 // ---- words ----
 
 // Under the key that the label uses already, else under the first one.
@@ -171,10 +167,7 @@ static bool is_untrue(const content *c, const json_t *rule) {
     if (qn_label_read(&l, rule, "", NULL))
         for (size_t i = 0; i < c->m->n_weights && !untrue; i++) {
             const qn_weight *w = c->m->weights[i];
-            if (!w->scheme) continue;
-            char *module = module_of(w);
-            untrue = qn_label_for(&l, module).skip != NULL;
-            qn_free(module);
+            untrue = w->scheme && qn_label_of(&l, w).skip != NULL;
         }
     qn_label_done(&l);
     return untrue;
@@ -216,7 +209,7 @@ static char *exact_pattern(const char *sign, const char *module) {
 }
 
 static void add_pattern(json_t *q, const char *sign, const qn_weight *w, json_t *said) {
-    char *module = module_of(w), *pattern = exact_pattern(sign, module);
+    char *module = qn_weight_module(w), *pattern = exact_pattern(sign, module);
     if (!json_is_object(json_object_get(q, "dynamic")))
         json_object_set_new(q, "dynamic", json_object());
     json_object_set_new(json_object_get(q, "dynamic"), pattern, said);
@@ -229,7 +222,7 @@ static void add_skip(json_t *q, const char *list, const qn_weight *w) {
         add_pattern(q, "-:", w, json_object());
         return;
     }
-    char *module = module_of(w);
+    char *module = qn_weight_module(w);
     if (!json_is_array(json_object_get(q, list))) json_object_set_new(q, list, json_array());
     json_array_append_new(json_object_get(q, list), json_string(module));
     qn_free(module);

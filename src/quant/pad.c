@@ -11,7 +11,7 @@
 #include "quant/pad_plan.h"
 #include "quant/relabel.h"
 #include "quant/side_files.h"
-#include "store/label.h"
+#include "store/label_compare.h"
 
 #define MAX_SIZE ((size_t)1 << 24)
 
@@ -143,9 +143,7 @@ typedef struct plan {
 // scale per output, whatever the width.
 static size_t group_of(const plan *p, const qn_weight *w) {
     if (w->n_groups > 1) return w->group;
-    char *module = qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
-    int64_t said = qn_label_for(&p->label, module).group;
-    free(module);
+    int64_t said = qn_label_of(&p->label, w).group;
     return said > 0 && (size_t)said >= w->cols ? (size_t)said : 0;
 }
 

@@ -129,10 +129,19 @@ static void compare_block(const qn_weight *w, finding *f) {
             w->scale_rows, w->group);
 }
 
-static void compare_one(const qn_label *l, const qn_weight *w, finding *f) {
-    char *module = qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
+char *qn_weight_module(const qn_weight *w) {
+    return qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
+}
+
+qn_label_entry qn_label_of(const qn_label *l, const qn_weight *w) {
+    char *module = qn_weight_module(w);
     qn_label_entry e = qn_label_for(l, module);
     qn_free(module);
+    return e;
+}
+
+static void compare_one(const qn_label *l, const qn_weight *w, finding *f) {
+    qn_label_entry e = qn_label_of(l, w);
     if (!method_fits(l, w)) {
         add(&f[METHOD], "the method is %s, but the tensors are %s", l->method, w->scheme->family);
         return;
@@ -175,7 +184,7 @@ static bool could_be_quantized(const qn_label_entry *e, const qn_weight *w) {
 
 bool qn_label_misses(const qn_label *l, const qn_weight *w) {
     if (w->scheme || !qn_str_ends(w->name, "_proj.weight")) return false;
-    char *module = qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
+    char *module = qn_weight_module(w);
     qn_label_entry e = qn_label_for(l, module);
     bool misses = is_block_linear(module) && could_be_quantized(&e, w) && qn_label_wants(l, module);
     qn_free(module);
@@ -204,10 +213,7 @@ static void note_symmetry(qn_ckpt *c) {
     for (size_t i = 0; i < c->n_weights && c->label.method; i++) {
         const qn_weight *w = &c->weights[i];
         if (!w->scheme || w->scheme->floats) continue;
-        char *module = qn_strndup(w->name, strlen(w->name) - strlen(".weight"));
-        bool fits = w->sym && method_fits(&c->label, w) && qn_label_for(&c->label, module).sym == 0;
-        qn_free(module);
-        if (!fits) return;
+        if (!w->sym || !method_fits(&c->label, w) || qn_label_of(&c->label, w).sym != 0) return;
         n++;
     }
     if (!n) return;

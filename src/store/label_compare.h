@@ -11,6 +11,9 @@ void qn_label_error_add(qn_ckpt *c, const char *text);
 const char *qn_ckpt_label_fault(const qn_ckpt *c);
 // Fills the checkpoint's label errors; in strict openings they are noted on stderr too.
 void qn_label_compare(qn_ckpt *c);
+// A weight's name without ".weight", as labels have it (qn_free), and what a label says of it.
+char *qn_weight_module(const qn_weight *w);
+qn_label_entry qn_label_of(const qn_label *l, const qn_weight *w);
 // Whether w is a dense matrix that this label would have quantized.
 bool qn_label_misses(const qn_label *l, const qn_weight *w);
 
